@@ -1,0 +1,1 @@
+"""Benchmark vision foundation models for semantic segmentation on MMSegmentation."""
