@@ -1,0 +1,6 @@
+from .hooks import *  # noqa: F403
+from .optim_wrapper import MixedPrecisionOptimWrapper
+from .schedulers import FullPolyLR
+from .train_loop import OptimStepTrainLoop
+
+__all__ = ["FullPolyLR", "MixedPrecisionOptimWrapper", "OptimStepTrainLoop"]

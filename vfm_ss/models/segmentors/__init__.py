@@ -1,0 +1,3 @@
+from .vfm_encoder_decoder import VFMEncoderDecoder
+
+__all__ = ["VFMEncoderDecoder"]

@@ -1,0 +1,14 @@
+"""Child registries of mmseg's, under the scope that mmengine gives to our inherited configs.
+
+``_base_ = 'vfm_ss::...'`` makes mmengine look modules up in the scope ``vfm_ss``. These registries
+are empty: every module of this package is registered in mmseg's, where any mmseg project finds it.
+"""
+
+import mmseg.registry
+from mmengine.registry import Registry
+
+_CHILDREN = [
+    Registry(parent.name, parent=parent, scope="vfm_ss", locations=["vfm_ss"])
+    for parent in vars(mmseg.registry).values()
+    if isinstance(parent, Registry)
+]
