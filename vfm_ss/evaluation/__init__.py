@@ -1,0 +1,1 @@
+from .miou import MeanIoUMetric  # noqa: F401

@@ -1,0 +1,1 @@
+from .sliding_window import SlidingWindowEncoderDecoder  # noqa: F401
