@@ -21,7 +21,7 @@ class Sneaky:
 
 
 def test_what_a_runner_saves_is_loaded(tmp_path):
-    history = HistoryBuffer([1.0, 2.0, 6.0])
+    history = HistoryBuffer([1.0, 2.0, 6.0], [1, 1, 1])
     meta = {"iter": 3, "lr": np.float64(0.5), "config": "raise SystemExit('executed')"}
     saved = {"meta": meta, "state_dict": {"w": torch.ones(2)}, "message_hub": {"loss": history}}
     torch.save(saved, tmp_path / "iter_3.pth")

@@ -13,9 +13,9 @@ _np_core = getattr(np, "_core", None) or np.core  # renamed in numpy 2
 
 def _history_statistic(owner: type, name: str):
     """Stand in for ``getattr``, by which a pickled log history names its statistics."""
-    if owner is not HistoryBuffer or name not in HistoryBuffer._statistics_methods:
+    if owner is not HistoryBuffer or name not in ("min", "max", "mean", "current"):
         raise pickle.UnpicklingError(f"a checkpoint may not look up {name!r} of {owner!r}")
-    return HistoryBuffer._statistics_methods[name]
+    return vars(HistoryBuffer)[name]
 
 
 # What mmengine's own checkpoints hold beside tensors and plain Python: the log history.
