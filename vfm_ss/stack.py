@@ -11,7 +11,7 @@ from packaging.version import Version
 # module: (distributions that provide it, lowest version, first version that is too new)
 _NEEDED = {
     "torch": (("torch",), "2.4", "3"),
-    "timm": (("timm",), "1.0.20", "2"),
+    "timm": (("timm",), "1.0.31", "2"),
     "mmengine": (("onedl-mmengine", "mmengine", "mmengine-lite"), "0.10.3", "1"),
     "mmcv": (("onedl-mmcv", "mmcv", "mmcv-lite"), "2.0.0", "3"),
     "mmseg": (("onedl-mmsegmentation", "mmsegmentation"), "1.2.0", "2"),
