@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from scipy.stats import kendalltau
 
 from vfm_ss.benchmark.collect import Run
-from vfm_ss.benchmark.ranking import agreement, find_baseline, rank_shift, ranks, scores
+from vfm_ss.benchmark.ranking import agreement, find_baseline, rank_shift, ranks, scores, tau_b
 from vfm_ss.benchmark.records import Record
 
 
@@ -146,3 +146,11 @@ def test_baseline_is_the_one_asked_for_or_the_closest_to_the_default():
     table = scores([Run("mine", "a", 0, 1.0, ""), Run("yours", "a", 0, 1.0, "")])
     assert find_baseline(table, "default") == "mine"
     assert find_baseline(scores([Run("default", "a", 0, 1.0, "")]), "default") == "default"
+
+
+def test_vectorised_tau_equals_scipy_with_and_without_ties():
+    rng = np.random.default_rng(1)
+    for high in (3, 1000):
+        x, y = rng.integers(0, high, (40, 12)), rng.integers(0, high, (40, 12))
+        expected = [kendalltau(a, b).statistic for a, b in zip(x, y, strict=True)]
+        assert tau_b(x, y, block=500) == pytest.approx(expected, abs=1e-12)

@@ -1,11 +1,11 @@
 import numpy as np
 import pandas as pd
 import pytest
-from scipy.stats import kendalltau
+from scipy.stats import kendalltau, norm
 
 from vfm_ss.benchmark.collect import Run
 from vfm_ss.benchmark.ranking import scores
-from vfm_ss.benchmark.uncertainty import _tau_b, noise, order_certainty, tau_interval
+from vfm_ss.benchmark.uncertainty import noise, order_certainty, tau_interval
 
 
 def cells(table):
@@ -117,16 +117,6 @@ def test_order_certainty_matches_the_normal_distribution():
     assert first["difference"] == pytest.approx(0.2)
     # The difference of two means of 50 seeds has a standard deviation of sigma * sqrt(2 / 50).
     sigma = np.sqrt(noise(cells(table)).variance)
-    from scipy.stats import norm
-
     assert first["certainty"] == pytest.approx(norm.cdf(0.2 / (sigma * 0.2)), abs=0.01)
     assert pairs["certainty"].iloc[1:].eq(1).all()
     assert len(pairs) == 15
-
-
-def test_vectorised_tau_equals_scipy_with_and_without_ties():
-    rng = np.random.default_rng(1)
-    for high in (3, 1000):
-        x, y = rng.integers(0, high, (40, 12)), rng.integers(0, high, (40, 12))
-        expected = [kendalltau(a, b).statistic for a, b in zip(x, y, strict=True)]
-        assert _tau_b(x, y, block=500) == pytest.approx(expected, abs=1e-12)

@@ -77,6 +77,12 @@ class Analysis:
         return list(self.means.columns)
 
     @property
+    def dearest(self) -> str:
+        """The setting that trains longest; the last one where no time is known."""
+        time = self.costs["time_ratio"].dropna()
+        return max(time.index, key=time.get) if len(time) else self.settings[-1]
+
+    @property
     def runs(self) -> list[Run]:
         """All runs, by setting and VFM."""
         return [run for runs in self.cells["runs"] for run in runs]

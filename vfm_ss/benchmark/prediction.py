@@ -2,9 +2,10 @@
 
 from itertools import combinations
 
+import numpy as np
 import pandas as pd
 
-from vfm_ss.benchmark.ranking import agreement
+from vfm_ss.benchmark.ranking import tau_b
 
 _MIN_MODELS = 3
 _ALL_SUBSETS = 8  # with more candidates than this, only subsets of up to _FEW are tried
@@ -31,22 +32,27 @@ def predict_target(means: pd.DataFrame, cost: pd.Series, target: str) -> pd.Data
     models = means[means[target].notna()]
     candidates = [name for name in means if name != target and models[name].notna().mean() >= 2 / 3]
     common = models[candidates].dropna()
-    columns = ["settings", "cost", "tau", "n", "front"]
-    if len(common) < _MIN_MODELS:
-        return pd.DataFrame(columns=columns)
+    if len(common) < _MIN_MODELS or not candidates:
+        return pd.DataFrame(columns=["settings", "cost", "tau", "n", "front"])
     spread = common.std(ddof=0)
     standard = (common - common.mean()) / spread.where(spread > 0, 1)
     largest = len(candidates) if len(candidates) <= _ALL_SUBSETS else _FEW
-    rows = []
-    for size in range(1, largest + 1):
-        for subset in combinations(candidates, size):
-            predicted = standard[list(subset)].mean(axis=1).round(9)
-            tau = agreement(predicted, means.loc[common.index, target]).tau
-            price = [cost.get(name) for name in subset]
-            total = float("nan") if any(pd.isna(p) for p in price) else float(sum(price))
-            rows.append((subset, total, tau, len(common)))
-    table = pd.DataFrame(rows, columns=columns[:-1]).astype({"tau": float})
+    subsets = [s for size in range(1, largest + 1) for s in combinations(candidates, size)]
+    predicted = np.array([standard[list(subset)].mean(axis=1) for subset in subsets]).round(9)
+    table = pd.DataFrame(
+        {
+            "settings": subsets,
+            "cost": [float(sum(_price(cost, name) for name in subset)) for subset in subsets],
+            "tau": tau_b(predicted, means.loc[common.index, [target]].to_numpy().T).round(12),
+            "n": len(common),
+        }
+    )
     table = table.sort_values(["cost", "tau"], ascending=[True, False], kind="stable")
     best_before = table["tau"].where(table["cost"].notna()).cummax().shift(fill_value=-2.0)
     table["front"] = table["cost"].notna() & (table["tau"] > best_before)
     return table.reset_index(drop=True)
+
+
+def _price(cost: pd.Series, setting: str) -> float:
+    price = cost.get(setting)
+    return float("nan") if price is None else price

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from statistics import fmean, stdev
 
+import numpy as np
 import pandas as pd
 from scipy.stats import kendalltau
 
@@ -83,6 +84,29 @@ def agreement(x: pd.Series, y: pd.Series) -> Agreement:
     result = kendalltau(x, y, variant="b", method="asymptotic" if ties else "exact")
     tau = round(float(result.statistic), 12)  # scipy may return 0.9999999999999999
     return Agreement(n, tau, float(result.pvalue), exact=not ties, ties=ties)
+
+
+def tau_b(x: np.ndarray, y: np.ndarray, block: int = 2_000_000) -> np.ndarray:
+    """Compute Kendall's tau-b of many tables at once, without p-values.
+
+    Args:
+        x: Scores, one table of N models per row, shape (D, N).
+        y: Scores to compare with, shape (D, N) or (1, N).
+        block: Number of pairs held in memory at a time.
+
+    Returns:
+        tau of every row, shape (D,); NaN where all models of a row are tied.
+    """
+    y = np.broadcast_to(y, x.shape)
+    i, j = np.triu_indices(x.shape[1], 1)
+    rows = max(1, block // len(i))
+    taus = []
+    for k in range(0, len(x), rows):
+        a = np.sign(x[k : k + rows, i] - x[k : k + rows, j])
+        b = np.sign(y[k : k + rows, i] - y[k : k + rows, j])
+        with np.errstate(invalid="ignore"):
+            taus.append((a * b).sum(1) / np.sqrt((a * a).sum(1) * (b * b).sum(1)))
+    return np.concatenate(taus)
 
 
 def _signs(scores: pd.Series):

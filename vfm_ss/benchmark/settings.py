@@ -146,7 +146,7 @@ SETTINGS = {
         Setting("cityscapes", "Cityscapes", data=DATA["cityscapes"], paper_tau={"default": 0.56}),
         Setting(
             "gta2cityscapes",
-            "GTA V → Cityscapes",
+            "GTA V to Cityscapes",
             data=DATA["gta2cityscapes"],
             paper_tau={"default": 0.64, "cityscapes": 0.73},
         ),

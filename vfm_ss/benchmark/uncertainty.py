@@ -12,6 +12,8 @@ import pandas as pd
 from scipy.optimize import isotonic_regression
 from scipy.stats import f as f_distribution
 
+from vfm_ss.benchmark.ranking import tau_b
+
 LEVEL = 0.95
 DRAWS = 2000
 _MIN_FREEDOM = 3  # residual degrees of freedom below which no interval is given
@@ -105,11 +107,11 @@ def tau_interval(x: Noise, y: Noise, draws: int = DRAWS, seed: int = 0) -> tuple
     if not (x.known and y.known) or len(x.vfms) < 2:
         return None
     rng = np.random.default_rng(seed)
-    taus = _tau_b(x.draw(draws, rng), y.draw(draws, rng))
+    taus = tau_b(x.draw(draws, rng), y.draw(draws, rng))
     if np.isnan(taus).all():
         return None
     tail = (1 - LEVEL) / 2
-    measured = _tau_b(x.means[None], y.means[None])
+    measured = tau_b(x.means[None], y.means[None])
     low, high = np.nanquantile(taus, [tail, 1 - tail])
     low, high = np.nanmin([low, *measured]), np.nanmax([high, *measured])
     if _one_order_fits(x, y, 1):
@@ -138,19 +140,6 @@ def order_certainty(x: Noise, draws: int = DRAWS, seed: int = 0) -> pd.DataFrame
             rows.append((vfms[i], vfms[j], means[i] - means[j], float(certainty)))
     table = pd.DataFrame(rows, columns=["higher", "lower", "difference", "certainty"])
     return table.sort_values(["certainty", "difference"], ignore_index=True)
-
-
-def _tau_b(x: np.ndarray, y: np.ndarray, block: int = 2_000_000) -> np.ndarray:
-    """Kendall's tau-b of every row, (D, N) and (D, N) to (D,)."""
-    i, j = np.triu_indices(x.shape[1], 1)
-    rows = max(1, block // len(i))
-    taus = []
-    for k in range(0, len(x), rows):
-        a = np.sign(x[k : k + rows, i] - x[k : k + rows, j])
-        b = np.sign(y[k : k + rows, i] - y[k : k + rows, j])
-        with np.errstate(invalid="ignore"):
-            taus.append((a * b).sum(1) / np.sqrt((a * a).sum(1) * (b * b).sum(1)))
-    return np.concatenate(taus)
 
 
 def _one_order_fits(x: Noise, y: Noise, sign: int) -> bool:
