@@ -6,6 +6,7 @@ from vfm_ss.benchmark.tables import (
     Column,
     Table,
     Value,
+    certainty,
     digits,
     duration,
     interval,
@@ -19,14 +20,18 @@ from vfm_ss.benchmark.uncertainty import DRAWS
 
 
 def summary(a: Analysis) -> str:
-    """One sentence on what was ranked, and one on the winner."""
-    first = a.models[a.baseline].iloc[0]
-    spread = "" if first.miou_std is None else f" ± {first.miou_std:.2f}"
+    """One sentence on what was ranked."""
     return (
         f"{_count(len(a.runs), 'run')}: {_count(len(a.means), 'model')} under "
-        f"{_count(len(a.settings), 'setting')}, ranked by the {a.metric} validation. "
-        f"Best under {title(a.baseline)}: {first.vfm}, {first.miou_mean:.2f}{spread} % mIoU."
+        f"{_count(len(a.settings), 'setting')}, ranked by the {a.metric} validation."
     )
+
+
+def winner(a: Analysis) -> str:
+    """One sentence on the best model."""
+    first = a.models[a.baseline].iloc[0]
+    spread = "" if first.miou_std is None else f" ± {first.miou_std:.2f}"
+    return f"Best under {title(a.baseline)}: {first.vfm}, {first.miou_mean:.2f}{spread} % mIoU."
 
 
 def _count(n: int, what: str) -> str:
@@ -221,7 +226,7 @@ def certainty_table(a: Analysis, below: float = 1.0) -> Table:
             text("higher", "Higher"),
             text("lower", "Lower"),
             Column("difference", "Difference", digits(2)),
-            Column("certainty", "Certainty", lambda v: f"{100 * v:.0f} %"),
+            Column("certainty", "Certainty", certainty),
         ],
         rows,
         note,

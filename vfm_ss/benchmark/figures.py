@@ -178,7 +178,7 @@ def matrix_figure(a: Analysis) -> Figure:
     image = ax.imshow(values, cmap="RdBu", vmin=-1, vmax=1)
     for (i, j), tau in np.ndenumerate(values):
         if np.isfinite(tau):
-            color = "white" if abs(tau) > 0.65 else INK
+            color = "white" if abs(tau) > 0.55 else INK
             ax.text(j, i, digits(2)(tau), ha="center", va="center", color=color)
     names = [title(s) for s in a.settings]
     ax.set_xticks(range(n), names, rotation=35, ha="right", parse_math=False)

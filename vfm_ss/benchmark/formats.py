@@ -10,7 +10,7 @@ import textwrap
 from tabulate import tabulate
 
 from vfm_ss.benchmark.analysis import Analysis
-from vfm_ss.benchmark.contents import all_tables, summary
+from vfm_ss.benchmark.contents import all_tables, summary, winner
 from vfm_ss.benchmark.tables import Table, printable, raw
 
 _MARKDOWN = re.compile(r"([\\`*\[\]|#~])")
@@ -36,7 +36,13 @@ def render(a: Analysis, form: str, target: str) -> str:
         return "\n".join(["% Needs \\usepackage{booktabs}.", *map(latex, tables)])
     one, escape = (text, _wrapped) if form == "text" else (markdown, _md)
     notes = "".join(f"{escape('- ' + note)}\n" for note in a.notes)
-    return "\n".join([f"{escape(summary(a))}\n", *([notes] if notes else []), *map(one, tables)])
+    return "\n".join(
+        [
+            f"{escape(summary(a) + ' ' + winner(a))}\n",
+            *([notes] if notes else []),
+            *map(one, tables),
+        ]
+    )
 
 
 def text(table: Table) -> str:

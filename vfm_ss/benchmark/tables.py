@@ -92,6 +92,11 @@ def p_value(value: float) -> str:
     return f"{value:.3f}" if value >= 0.001 else "<0.001"
 
 
+def certainty(share: float) -> str:
+    """Format how often an order held."""
+    return ">99 %" if 0.99 < share < 1 else f"{100 * share:.0f} %"
+
+
 def duration(seconds: float) -> str:
     """Format seconds as a person would."""
     if seconds < 120:
