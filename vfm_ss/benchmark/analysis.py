@@ -94,6 +94,7 @@ def analyse(
     metric: str = "last",
     outside: dict[str, dict[str, float]] | None = None,
     skipped: Iterable[Skipped] = (),
+    notes: Iterable[str] = (),
 ) -> Analysis:
     """Rank the models of every setting and compare the settings.
 
@@ -103,6 +104,7 @@ def analyse(
         metric: What the runs' scores are, ``'last'`` or ``'best'``.
         outside: Scores from outside, ``{score: {vfm: value}}``.
         skipped: Files that were not used, to be named in reports.
+        notes: What reports shall say first.
 
     Raises:
         ValueError: If there is no run, or none under the baseline.
@@ -141,7 +143,7 @@ def analyse(
             for score, values in (outside or {}).items()
         },
         skipped=list(skipped),
-        notes=_notes(cells, asked, baseline),
+        notes=[*notes, *_notes(cells, asked, baseline)],
     )
 
 

@@ -40,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             skipped += bad
         for item in skipped:
             print(f"not used: {printable(item.path)}: {printable(item.reason)}", file=sys.stderr)
-        analysis = analyse(runs, args.baseline, args.metric, outside, skipped)
+        analysis = analyse(runs, args.baseline, args.metric, outside, skipped, args.note)
         target = args.target or analysis.dearest
         if target not in analysis.settings:
             raise ValueError(
@@ -102,6 +102,13 @@ def parser() -> argparse.ArgumentParser:
         metavar="CSV",
         help="scores to compare the rankings with, such as ImageNet accuracy: column vfm and one "
         "per score",
+    )
+    p.add_argument(
+        "--note",
+        action="append",
+        default=[],
+        metavar="TEXT",
+        help="say this at the top of every output, for instance that the data are synthetic",
     )
     p.add_argument(
         "--target",

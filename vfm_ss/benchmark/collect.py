@@ -100,8 +100,7 @@ def _candidates(paths: list[Path], skipped: list[Skipped]) -> Iterator[tuple]:
     for path in paths:
         if os.path.isfile(path):
             yield path, read_record
-        elif not os.path.isdir(path):
-            skipped.append(Skipped(str(path), "no such file or folder"))
+            continue
         for folder, subfolders, files in os.walk(path, followlinks=True, onerror=unreadable):
             subfolders.sort()
             info = os.stat(folder)

@@ -62,7 +62,7 @@ def tau_table(a: Analysis) -> Table:
         "τ = 1: same ranking; 0: unrelated; −1: reversed. The interval tells how far other seeds "
         f"could move τ ({DRAWS:,} bootstrap draws); the p-value how often unrelated rankings agree "
         "or disagree this much by chance.",
-    )
+    ).without_empty("paper_tau", "remarks")
 
 
 def _remarks(c: Comparison) -> str:
@@ -134,8 +134,10 @@ def cost_table(a: Analysis) -> Table:
     left_out = int(a.costs["other_device"].sum())
     note = (
         f"Medians over models; × compares every model with itself under {title(a.baseline)}, on "
-        "the same device and number of processes only. The paper's parameters are DINOv2's."
+        "the same device and number of processes only."
     )
+    if any(setting in SETTINGS for setting in a.settings):
+        note += " The paper's parameters are DINOv2's."
     if left_out:
         note += f" {left_out} comparisons between different devices are left out."
     return Table(
@@ -154,7 +156,7 @@ def cost_table(a: Analysis) -> Table:
         ],
         rows,
         note,
-    )
+    ).without_empty("paper_time", "paper_params")
 
 
 def matrix_table(a: Analysis) -> Table:

@@ -42,7 +42,10 @@ def costs(cells: pd.DataFrame, baseline: str) -> pd.DataFrame:
                 if None not in (a["params"], b["params"])
             ),
         }
-    return pd.DataFrame.from_dict(rows, orient="index", dtype=object)
+    columns = next(iter(rows.values()))
+    return pd.DataFrame(  # of objects, so that None stays None
+        {c: pd.Series({s: row[c] for s, row in rows.items()}, dtype=object) for c in columns}
+    )
 
 
 def _cell(runs: list) -> dict:

@@ -33,7 +33,8 @@ def render(a: Analysis, form: str, target: str) -> str:
         return _models_csv(a)
     tables = all_tables(a, target, brief=form != "md")
     if form == "latex":
-        return "\n".join(["% Needs \\usepackage{booktabs}.", *map(latex, tables)])
+        comments = ["Needs \\usepackage{booktabs}.", summary(a), *a.notes]
+        return "\n".join([*(f"% {printable(line)}" for line in comments), *map(latex, tables)])
     one, escape = (text, _wrapped) if form == "text" else (markdown, _md)
     notes = "".join(f"{escape('- ' + note)}\n" for note in a.notes)
     return "\n".join(
@@ -51,7 +52,8 @@ def text(table: Table) -> str:
     labels = [printable(column.label) for column in table.columns]
     body = _tabulate(table, labels, rows, "simple")
     note = f"{_wrapped(table.note)}\n" if table.note else ""
-    return f"{table.title}\n{'=' * len(table.title)}\n{body}\n{note}"
+    title = printable(table.title)
+    return f"{title}\n{'=' * len(title)}\n{body}\n{note}"
 
 
 def markdown(table: Table) -> str:
@@ -150,7 +152,7 @@ def _tabulate(table: Table, labels: list[str], rows: list[list[str]], form: str)
 
 
 def _wrapped(words: str) -> str:
-    return textwrap.fill(printable(words), 100)
+    return textwrap.fill(printable(words), 100, break_on_hyphens=False)
 
 
 def _md(words: str) -> str:

@@ -19,7 +19,7 @@ from plotly.offline import get_plotlyjs
 from vfm_ss.benchmark.analysis import Analysis
 from vfm_ss.benchmark.contents import all_tables, models_table, prediction_table, summary
 from vfm_ss.benchmark.payload import plot_data
-from vfm_ss.benchmark.tables import Table, Value, printable, raw, title
+from vfm_ss.benchmark.tables import Table, Value, certainty, printable, raw, title
 
 _PACKAGES = ("vfm_ss", "numpy", "pandas", "scipy")
 
@@ -76,7 +76,7 @@ def _cards(a: Analysis) -> list[dict]:
     pairs = a.certainty[a.baseline]
     if pairs is not None:
         ahead = pairs[pairs["higher"] == first.vfm]["certainty"].min()
-        cards[0]["note"] += f"; ahead of the next in {100 * ahead:.0f} % of redraws"
+        cards[0]["note"] += f"; ahead of every other in {certainty(ahead)} of redraws"
     known = [c for c in a.comparisons if c.baseline == a.baseline and c.agreement.tau is not None]
     known.sort(key=lambda c: -c.agreement.tau)
     extremes = zip(("Agrees most", "Agrees least"), (known[0], known[-1]), strict=True)

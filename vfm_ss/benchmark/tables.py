@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from vfm_ss.benchmark.settings import SETTINGS
@@ -52,6 +52,20 @@ class Table:
             [show(cell, column) for cell, column in zip(row, self.columns, strict=True)]
             for row in self.rows
         ]
+
+    def without_empty(self, *keys: str) -> "Table":
+        """Drop those of these columns that hold nothing but gaps."""
+        empty = {
+            i
+            for i, column in enumerate(self.columns)
+            if column.key in keys and all(raw(row[i]) in (None, "") for row in self.rows)
+        }
+
+        def keep(items: list) -> list:
+            return [item for i, item in enumerate(items) if i not in empty]
+
+        rows = [keep(row) for row in self.rows]
+        return replace(self, columns=keep(self.columns), rows=rows)
 
 
 def show(cell, column: Column) -> str:

@@ -128,7 +128,7 @@ function drawClasses(s, rows) {
   draw("plot-classes", [{ type: "heatmap", z, x: range(x.length), y: range(y.length), zmin: 0, zmax: 100, colorscale: "Viridis", hoverongaps: false,
     customdata: z.map((row, i) => row.map((_, j) => `${y[i]}, ${x[j]}`)),
     hovertemplate: "%{customdata}<br>IoU %{z:.1f} %<extra></extra>", colorbar: { title: { text: "IoU" }, thickness: 12, outlinewidth: 0 } }],
-  { height: 130 + (flip ? 18 : 26) * y.length,
+  { height: Math.max(280, 130 + (flip ? 18 : 26) * y.length),
     xaxis: { tickvals: range(x.length), ticktext: x, tickangle: -60, showgrid: false, zeroline: false, tickfont: { size: 11 },
       showticklabels: x.length <= 60, title: { text: x.length > 60 ? "classes (point at one for its name)" : "" }, fixedrange: false },
     yaxis: { tickvals: range(y.length), ticktext: y, autorange: "reversed", showgrid: false, zeroline: false, tickfont: { size: flip ? 10 : 12 } } });
