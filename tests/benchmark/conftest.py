@@ -44,7 +44,7 @@ def write_grid():
         rng = random.Random(0)
         for k, setting in enumerate(settings):
             for i, vfm in enumerate(vfms):
-                score = 60 - 2 * i - 3 * k + rng.gauss(0, 1.5)
+                score = 60 - 20 * i / len(vfms) - 3 * k + rng.gauss(0, 1.5)
                 for seed in range(seeds):
                     folder = root / setting / vfm / f"seed{seed}"
                     folder.mkdir(parents=True)
@@ -53,7 +53,7 @@ def write_grid():
                         setting,
                         seed,
                         round(score + rng.gauss(0, spread), 2),
-                        iou={"road": 90.0 - i, "sky": None, "tree": 40.0 + k},
+                        iou={"road": 90.0 - i % 50, "sky": None, "tree": 40.0 + k},
                         train_seconds=100.0 * (k + 1),
                         step_seconds=0.5 * (k + 1),
                         trainable_params=1_000_000 * (k + 1),

@@ -7,8 +7,9 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
 
+from vfm_ss.benchmark import tables
 from vfm_ss.benchmark.analysis import Analysis
-from vfm_ss.benchmark.tables import digits, title
+from vfm_ss.benchmark.tables import digits
 
 # Okabe and Ito's palette, which colour-blind readers can tell apart.
 BLUE, ORANGE, GREY, INK = "#0072B2", "#D55E00", "#B8BDC4", "#22272E"
@@ -68,6 +69,15 @@ def write_figures(a: Analysis, folder: str | Path, target: str, name=str) -> lis
     return written
 
 
+def title(setting: str) -> str:
+    """Return a setting's name, cut to what a figure has room for."""
+    return _cut(tables.title(setting))
+
+
+def _cut(name: str) -> str:
+    return name if len(name) <= 32 else f"{name[:31]}…"
+
+
 def tau_figure(a: Analysis) -> Figure:
     """Kendall's tau of every setting against the baseline, with the paper's beside it."""
     shown = [c for c in a.comparisons if c.agreement.tau is not None]
@@ -124,7 +134,7 @@ def models_figure(a: Analysis, setting: str) -> Figure:
         words = f"{m:.2f}" + (f" ± {s:.2f}" if np.isfinite(s) else "")
         ax.text(right * 1.03, i, words, va="center", color=INK)
     ax.set_xlim(0, right * 1.22)
-    ax.set_yticks(y, rows["vfm"], parse_math=False)
+    ax.set_yticks(y, map(_cut, rows["vfm"]), parse_math=False)
     ax.grid(axis="x")
     ax.set_xlabel("mIoU in percent (mean and standard deviation over seeds)")
     ax.set_title(title(setting))
@@ -155,7 +165,7 @@ def ranks_figure(a: Analysis) -> Figure:
         ax.plot(range(len(rank)), rank, color=color, lw=2, alpha=0.85)
         for x, side, offset in ((0, "right", -0.14), (len(rank) - 1, "left", 0.14)):
             if np.isfinite(rank[x]):
-                ax.text(x + offset, rank[x], vfm, ha=side, va="center", color=color)
+                ax.text(x + offset, rank[x], _cut(vfm), ha=side, va="center", color=color)
     ax.set_yticks([])
     ax.spines["left"].set_visible(False)
     ax.set_xticks(

@@ -79,8 +79,8 @@ def _cards(a: Analysis) -> list[dict]:
         cards[0]["note"] += f"; ahead of every other in {certainty(ahead)} of redraws"
     known = [c for c in a.comparisons if c.baseline == a.baseline and c.agreement.tau is not None]
     known.sort(key=lambda c: -c.agreement.tau)
-    extremes = zip(("Agrees most", "Agrees least"), (known[0], known[-1]), strict=True)
-    for label, c in extremes if len(known) > 1 else [("Agreement", c) for c in known]:
+    labels = ("Agrees most", "Agrees least") if len(known) > 1 else ("Agreement",)
+    for label, c in zip(labels, [*known[:1], *known[-1:]], strict=False):
         limits = "" if not c.interval else f" ({c.interval[0]:.2f} to {c.interval[1]:.2f})"
         note = f"τ {c.agreement.tau:.2f}{limits} over {c.agreement.n} models"
         cards.append({"label": label, "value": title(c.setting), "note": note})
