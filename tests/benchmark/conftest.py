@@ -1,10 +1,12 @@
 """Synthetic records: made-up scores that say nothing of the real models."""
 
+import json
 import random
+from dataclasses import asdict
 
 import pytest
 
-from vfm_ss.benchmark.records import Record, write_record
+from vfm_ss.benchmark.records import Record
 from vfm_ss.benchmark.settings import SETTINGS, config_name
 from vfm_ss.vfms import VFMS
 
@@ -63,7 +65,7 @@ def write_grid():
                         versions={"torch": "2.0"},
                         commit="abc1234",
                     )
-                    write_record(folder / "record.json", record)
+                    (folder / "record.json").write_text(json.dumps(asdict(record)))
         return root
 
     return write

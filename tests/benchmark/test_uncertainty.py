@@ -1,11 +1,17 @@
+import runpy
+from pathlib import Path
+
 import numpy as np
-import pandas as pd
 import pytest
-from scipy.stats import kendalltau, norm
+from scipy.stats import norm
 
 from vfm_ss.benchmark.collect import Run
 from vfm_ss.benchmark.ranking import scores
 from vfm_ss.benchmark.uncertainty import noise, order_certainty, tau_interval
+
+SIMULATION = runpy.run_path(
+    str(Path(__file__).parents[2] / "tools" / "benchmarks" / "tau_coverage.py")
+)
 
 
 def cells(table):
@@ -14,49 +20,13 @@ def cells(table):
     return scores(runs).loc["s"]
 
 
-def simulate(rng, means, sigma, seeds):
-    values = means[:, None] + rng.normal(size=(len(means), seeds)) * np.broadcast_to(
-        sigma, len(means)
-    ).reshape(-1, 1)
-    frame = pd.DataFrame(
-        {
-            "mean": values.mean(1),
-            "seeds": seeds,
-            "runs": [[Run("", "", i, v, "") for i, v in enumerate(row)] for row in values],
-        },
-        index=[f"m{i}" for i in range(len(means))],
-    )
-    return noise(frame)
-
-
-SCENARIOS = {  # mean gap between neighbours, change between settings, sigma of a seed, seeds
-    "clear": (1.0, 1.5, 0.3, 3),
-    "close": (0.3, 0.5, 0.4, 3),
-    "same ranking": (0.6, 0.0, 0.4, 3),
-    "same ranking, close": (0.2, 0.0, 0.4, 3),
-    "two seeds": (0.6, 0.7, 0.4, 2),
-    "five seeds": (0.3, 0.5, 0.4, 5),
-}
-
-
-@pytest.mark.parametrize("scenario", [*SCENARIOS, "unequal noise"])
+@pytest.mark.parametrize("scenario", SIMULATION["SCENARIOS"])
 def test_the_interval_covers_the_true_tau(scenario):
-    gap, change, sigma, seeds = SCENARIOS.get(scenario, (0.6, 0.7, 0.4, 3))
-    rng = np.random.default_rng(7)
-    trials, covered, widths = 150, 0, []
-    for _ in range(trials):
-        x = np.cumsum(rng.exponential(gap, 10))
-        y = x + rng.normal(0, change, 10)
-        sigmas = sigma * rng.choice([0.3, 1, 2.5], 10) if scenario == "unequal noise" else sigma
-        interval = tau_interval(
-            simulate(rng, x, sigmas, seeds), simulate(rng, y, sigmas, seeds), draws=300
-        )
-        covered += interval[0] - 1e-9 <= kendalltau(x, y).statistic <= interval[1] + 1e-9
-        widths.append(interval[1] - interval[0])
-    print(f"{scenario}: coverage {covered / trials:.3f}, mean width {np.mean(widths):.2f}")
+    trials = 150
+    share, width = SIMULATION["coverage"](SIMULATION["SCENARIOS"][scenario], trials, draws=300)
     # With 150 trials at 95 %, fewer than 135 happen by chance once in 500 times.
-    assert covered >= 135
-    assert np.mean(widths) < 0.85  # an interval of -1 to 1 would cover as well
+    assert share * trials >= 135
+    assert width < 0.85  # an interval of -1 to 1 would cover as well
 
 
 def test_the_interval_narrows_as_seeds_agree():
@@ -64,7 +34,8 @@ def test_the_interval_narrows_as_seeds_agree():
     x = np.arange(10.0)
     widths = []
     for sigma in (0.01, 0.5, 2.0):
-        low, high = tau_interval(simulate(rng, x, sigma, 3), simulate(rng, x, sigma, 3))
+        measure = SIMULATION["measure"]
+        low, high = tau_interval(measure(x, sigma, 3, rng), measure(x, sigma, 3, rng))
         widths.append(high - low)
     assert widths[0] == 0
     assert widths[0] < widths[1] < widths[2]
