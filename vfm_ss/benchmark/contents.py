@@ -131,6 +131,8 @@ def cost_table(a: Analysis) -> Table:
         keys = ("step_seconds", "step_ratio", "train_seconds", "time_ratio")
         keys += ("params", "params_change")
         rows.append([title(setting), *(Value(cost[key], setting) for key in keys), *paper])
+    if a.costs[["step_seconds", "train_seconds", "params"]].isna().all(axis=None):
+        rows = []
     left_out = int(a.costs["other_device"].sum())
     note = (
         f"Medians over models; × compares every model with itself under {title(a.baseline)}, on "
