@@ -81,6 +81,13 @@ def test_status_2_and_one_line_where_nothing_can_be_ranked(
     assert message in last
 
 
+def test_a_report_that_cannot_be_written_is_said(tmp_path, write_grid, capsys):
+    write_grid(tmp_path / "runs", ("mae", "sam"), ("default",), seeds=1)
+    (tmp_path / "file").write_text("")
+    assert main([str(tmp_path / "runs"), "--out", str(tmp_path / "file")]) == 2
+    assert "cannot write the report: [Errno" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("args", [[], ["x", "--format", "xml"], ["x", "--metric", "worst"]])
 def test_wrong_arguments_exit_with_2(args):
     with pytest.raises(SystemExit) as error:

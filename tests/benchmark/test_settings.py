@@ -1,3 +1,4 @@
+import os
 import subprocess
 import sys
 
@@ -118,5 +119,7 @@ def test_importing_settings_and_records_needs_only_the_standard_library():
         "import sys, vfm_ss.benchmark.settings, vfm_ss.benchmark.records;"
         "print([m for m in ('torch', 'mmengine', 'numpy', 'pandas') if m in sys.modules])"
     )
-    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    env = os.environ | {"VFM_SS_REGISTER": "0"}
+    command = [sys.executable, "-c", code]
+    out = subprocess.run(command, capture_output=True, text=True, check=True, env=env)
     assert out.stdout.strip() == "[]"

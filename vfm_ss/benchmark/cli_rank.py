@@ -55,7 +55,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.out:
         from vfm_ss.benchmark.report import write_report
 
-        page = write_report(analysis, args.out, target)
+        try:
+            page = write_report(analysis, args.out, target)
+        except OSError as error:
+            print(f"rank.py: error: cannot write the report: {error}", file=sys.stderr)
+            return 2
         print(f"report: {printable(str(page))}", file=sys.stderr)
     return 0
 

@@ -22,8 +22,8 @@ from vfm_ss.benchmark.uncertainty import DRAWS
 def summary(a: Analysis) -> str:
     """One sentence on what was ranked."""
     return (
-        f"{_count(len(a.runs), 'run')}: {_count(len(a.means), 'model')} under "
-        f"{_count(len(a.settings), 'setting')}, ranked by the {a.metric} validation."
+        f"{count(len(a.runs), 'run')}: {count(len(a.means), 'model')} under "
+        f"{count(len(a.settings), 'setting')}, ranked by the {a.metric} validation."
     )
 
 
@@ -34,7 +34,8 @@ def winner(a: Analysis) -> str:
     return f"Best under {title(a.baseline)}: {first.vfm}, {first.miou_mean:.2f}{spread} % mIoU."
 
 
-def _count(n: int, what: str) -> str:
+def count(n: int, what: str) -> str:
+    """Return '1 run', '2 runs'."""
     return f"{n:,} {what}{'' if n == 1 else 's'}"
 
 
@@ -110,7 +111,7 @@ def models_table(a: Analysis, setting: str) -> Table:
         Column("rank", "Rank"),
         text("vfm", "Model"),
         Column("miou_mean", "mIoU", digits(2)),
-        Column("miou_std", "± std", digits(2)),
+        Column("miou_std", "Std", digits(2)),
         Column("seeds", "Seeds"),
         Column("baseline_rank", f"Rank, {title(a.baseline)}"),
         Column("shift", "Shift", digits(0, sign=True)),
@@ -171,14 +172,13 @@ def matrix_table(a: Analysis) -> Table:
     return Table("tau-matrix", "τ between all settings", [text("setting", ""), *columns], rows)
 
 
-def prediction_table(a: Analysis, target: str, limit: int | None = None) -> Table:
-    """Which subsets of settings predict the ranking under ``target``, the Pareto front first."""
-    table = a.predictions[target]
-    table = table.sort_values(["front", "cost", "tau"], ascending=[False, True, False])
-    if limit is not None and table["front"].any():
-        table = table[table["front"]].head(limit)
-    elif limit is not None:
-        table = table.sort_values("tau", ascending=False, kind="stable").head(limit)
+def prediction_table(a: Analysis, target: str, brief: bool = False) -> Table:
+    """Which sets of settings predict the ranking under ``target``, the Pareto front first."""
+    every = a.predictions[target]
+    table = every.sort_values(["front", "tau", "cost"], ascending=[False, False, True])
+    front = int(every["front"].sum())
+    table = table.head((front or 8) if brief else max(front, 150))
+    table = table.sort_values(["front", "cost"], ascending=[False, True], kind="stable")
     rows = [
         [" + ".join(map(title, r.settings)), r.cost, r.tau, r.n, "yes" if r.front else "no"]
         for r in table.itertuples()
@@ -188,9 +188,11 @@ def prediction_table(a: Analysis, target: str, limit: int | None = None) -> Tabl
         "standardised score against its mIoU. Time is relative to "
         f"{title(a.baseline)}. Found and judged on the same models, so a little flattering."
     )
+    if len(table) < len(every):
+        note += f" The best {len(table)} of {len(every):,} sets."
     if table.empty:
         note = "Needs at least three models finished under this and other settings."
-    elif not table["front"].any():
+    elif not front:
         note += " Training times are not known, so there is no front of time against τ."
     return Table(
         f"predict-{target}",
@@ -305,7 +307,7 @@ def all_tables(a: Analysis, target: str, brief: bool = False) -> list[Table]:
         *(models_table(a, setting) for setting in a.settings),
         cost_table(a),
         matrix_table(a),
-        prediction_table(a, target, limit=8 if brief else None),
+        prediction_table(a, target, brief),
         certainty_table(a, below=0.95 if brief else 1.0),
         outside_table(a),
         *([] if brief else [runs_table(a)]),

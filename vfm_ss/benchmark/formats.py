@@ -156,7 +156,7 @@ def _wrapped(words: str) -> str:
 
 
 def _md(words: str) -> str:
-    words = printable(words).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    words = re.sub(r"<(?=[A-Za-z/!?])", "&lt;", printable(words).replace("&", "&amp;"))
     return _MARKDOWN.sub(r"\\\1", words)
 
 

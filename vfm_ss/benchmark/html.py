@@ -16,12 +16,13 @@ from urllib.parse import quote
 from jinja2 import Environment, PackageLoader
 from plotly.offline import get_plotlyjs
 
+import vfm_ss
 from vfm_ss.benchmark.analysis import Analysis
-from vfm_ss.benchmark.contents import all_tables, models_table, prediction_table, summary
+from vfm_ss.benchmark.contents import all_tables, count, models_table, prediction_table, summary
 from vfm_ss.benchmark.payload import plot_data
 from vfm_ss.benchmark.tables import Table, Value, certainty, printable, raw, title
 
-_PACKAGES = ("vfm_ss", "numpy", "pandas", "scipy")
+_PACKAGES = ("numpy", "pandas", "scipy")
 
 
 def page(a: Analysis, folder: str | Path, target: str) -> str:
@@ -70,7 +71,7 @@ def _cards(a: Analysis) -> list[dict]:
         {
             "label": f"Best under {title(a.baseline)}",
             "value": first.vfm,
-            "note": f"{first.miou_mean:.2f}{spread} % mIoU over {first.seeds} seeds",
+            "note": f"{first.miou_mean:.2f}{spread} % mIoU over {count(first.seeds, 'seed')}",
         }
     ]
     pairs = a.certainty[a.baseline]
@@ -163,13 +164,13 @@ def _hash(script: str) -> str:
 
 
 def _versions() -> dict[str, str]:
-    found = {"Python": platform.python_version()}
+    found = {"vfm_ss": getattr(vfm_ss, "__version__", None), "Python": platform.python_version()}
     for package in _PACKAGES:
         try:
             found[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
             continue
-    return found
+    return {name: version for name, version in found.items() if version}
 
 
 def _run_versions(a: Analysis) -> dict[str, str]:

@@ -61,7 +61,7 @@ function drawMatrix() {
   const z = data.matrix.map((row, i) => row.map((tau, j) => (i === j ? null : tau)));
   const names = settings.map((s) => (narrow() ? wrap(s, 10) : s));
   draw("plot-matrix", [{ type: "heatmap", x: range(names.length), y: range(names.length), z, zmin: -1, zmax: 1, xgap: 2, ygap: 2,
-    colorscale: [[0, "#b2182b"], [0.25, "#f4a582"], [0.5, "#f7f7f7"], [0.75, "#6aa9d0"], [1, "#2166ac"]],
+    colorscale: [[0, "#b2182b"], [0.25, "#f4b69c"], [0.5, "#f7f7f7"], [0.75, "#a6cde3"], [1, "#2166ac"]],
     text: z.map((row) => row.map((tau) => (tau === null ? "" : fixed(tau)))), texttemplate: "%{text}",
     textfont: { size: narrow() ? 9 : 13 },
     customdata: z.map((row, i) => row.map((_, j) => `${settings[i]} and ${settings[j]}`)), hoverongaps: false,
