@@ -68,7 +68,7 @@ def test_with_ties_tau_and_p_are_scipys(tables):
     assert result.p_value == pytest.approx(expected.pvalue, abs=1e-12)
 
 
-@pytest.mark.parametrize("n", [2, 3, 10, 50])
+@pytest.mark.parametrize("n", [2, 3, 10, 50, 500])
 def test_identical_is_one_and_reversed_is_minus_one(n):
     x = series(np.arange(n))
     assert agreement(x, 3 * x + 1).tau == 1

@@ -166,11 +166,12 @@ def ranks_figure(a: Analysis) -> Figure:
         for x, side, offset in ((0, "right", -0.14), (len(rank) - 1, "left", 0.14)):
             if np.isfinite(rank[x]):
                 ax.text(x + offset, rank[x], _cut(vfm), ha=side, va="center", color=color)
+    ax.set_ylim(len(a.means) + 0.6, 0.4)
     ax.set_yticks([])
     ax.spines["left"].set_visible(False)
     ax.set_xticks(
         range(len(a.settings)),
-        [textwrap.fill(title(s), 11) for s in a.settings],
+        [textwrap.fill(title(s), 11, break_long_words=False) for s in a.settings],
         parse_math=False,
     )
     ax.set_xlim(-1.1, len(a.settings) - 0.0)

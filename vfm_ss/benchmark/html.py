@@ -8,7 +8,7 @@ import base64
 import hashlib
 import os
 import platform
-from datetime import UTC, datetime
+from datetime import datetime, timezone
 from importlib import metadata, resources
 from pathlib import Path
 from urllib.parse import quote
@@ -57,7 +57,7 @@ def page(a: Analysis, folder: str | Path, target: str) -> str:
         data=plot_data(a, target),
         several=len(a.settings) > 1,
         many=len(a.settings) > 2,
-        made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        made=datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
         versions=_versions(),
         run_versions=_run_versions(a),
     )

@@ -11,6 +11,8 @@ from scipy.stats import kendalltau
 from vfm_ss.benchmark.collect import Run
 from vfm_ss.benchmark.settings import SETTINGS
 
+_EXACT = 170  # models up to which the exact p-value takes no time
+
 
 @dataclass(frozen=True)
 class Agreement:
@@ -20,7 +22,8 @@ class Agreement:
         n: Number of models compared.
         tau: Kendall's tau-b; None where it is not defined (fewer than two models, or all tied).
         p_value: Two-sided p-value of the hypothesis that the rankings are unrelated.
-        exact: Whether the p-value is exact; with ties it is scipy's normal approximation.
+        exact: Whether the p-value is exact; with ties or hundreds of models it is scipy's normal
+            approximation.
         ties: Number of pairs of models with equal scores on either side.
     """
 
@@ -81,9 +84,10 @@ def agreement(x: pd.Series, y: pd.Series) -> Agreement:
     ties = pairs - int(((_signs(x) != 0) & (_signs(y) != 0)).sum()) // 2
     if n < 2 or x.nunique() < 2 or y.nunique() < 2:
         return Agreement(n, None, None, exact=False, ties=ties)
-    result = kendalltau(x, y, variant="b", method="asymptotic" if ties else "exact")
+    exact = not ties and n <= _EXACT
+    result = kendalltau(x, y, variant="b", method="exact" if exact else "asymptotic")
     tau = round(float(result.statistic), 12)  # scipy may return 0.9999999999999999
-    return Agreement(n, tau, float(result.pvalue), exact=not ties, ties=ties)
+    return Agreement(n, tau, float(result.pvalue), exact, ties)
 
 
 def tau_b(x: np.ndarray, y: np.ndarray, block: int = 2_000_000) -> np.ndarray:
