@@ -80,7 +80,7 @@ def test_combined_settings_are_named_after_their_parts():
         ("dinov3_b16_linear_ade20k", "unknown VFM in 'dinov3_b16_linear_ade20k': 'dinov3'"),
         ("dinov2_b16_upernet_ade20k", "unknown decoder"),
         ("dinov2_b16_linear_camvid", "unknown data"),
-        ("dinov2_s16_linear_ade20k", "not a config name"),
+        ("dinov2_s16_linear_ade20k", "unknown size in .*: 's', expected one of b, l"),
         ("dinov2_b016_linear_ade20k", "not a config name"),
         ("dinov2_b16_linear_ade20k.py", "unknown data"),
         ("", "not a config name"),
@@ -101,6 +101,7 @@ def test_config_name_refuses_unknown_parts():
 def test_a_projects_own_vfm_and_dataset_parse_when_asked_for():
     parts = parse_config_name("tiny_vit_b16_probe_camvid", own=True)
     assert (parts.vfm, parts.data, parts.setting) == ("tiny_vit", "camvid", "b16_probe_camvid")
+    assert parse_config_name("tiny_t8_linear_demo", own=True).setting == "t8_linear_demo"
 
 
 def test_setting_name_of_own_datasets_and_unknown_fields():
