@@ -61,9 +61,9 @@ function drawMatrix() {
   const z = data.matrix.map((row, i) => row.map((tau, j) => (i === j ? null : tau)));
   const names = settings.map((s) => (narrow() ? wrap(s, 10) : s));
   draw("plot-matrix", [{ type: "heatmap", x: range(names.length), y: range(names.length), z, zmin: -1, zmax: 1, xgap: 2, ygap: 2,
-    colorscale: [[0, "#b2182b"], [0.25, "#f4b69c"], [0.5, "#f7f7f7"], [0.75, "#a6cde3"], [1, "#2166ac"]],
+    colorscale: [[0, "#ee8a62"], [0.5, "#f7f7f7"], [1, "#5b9fd0"]],
     text: z.map((row) => row.map((tau) => (tau === null ? "" : fixed(tau)))), texttemplate: "%{text}",
-    textfont: { size: narrow() ? 9 : 13 },
+    textfont: { size: narrow() ? 9 : 13, color: INK },
     customdata: z.map((row, i) => row.map((_, j) => `${settings[i]} and ${settings[j]}`)), hoverongaps: false,
     hovertemplate: "%{customdata}<br>τ = %{text}<extra></extra>", showscale: !narrow(), colorbar: { title: { text: "τ" }, thickness: 12, outlinewidth: 0 } }],
   { height: (narrow() ? 120 : 110) + (narrow() ? 34 : 46) * names.length,
