@@ -332,7 +332,7 @@ class TestBadData:
         """The probe reads a few labels only; the transforms see all."""
         dataset = build("ade20k", split, published["ade20k"][1], serialize_data=False)
         dataset.data_list[1]["num_classes"] = 3
-        with pytest.raises(ValueError, match=r"ADE_\w+_00000002\.png: label values .* 0 and 3\)"):
+        with pytest.raises(ValueError, match=r"ADE_\w+_00000002\.png: label values .* 1 to 3\)"):
             dataset[1]
 
     @pytest.mark.parametrize("split", ["train", "val"])
