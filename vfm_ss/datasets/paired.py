@@ -14,6 +14,10 @@ class PairedFilesMixin:
 
     Comes before a mmseg dataset in the bases. `data_root` is a folder, an archive or a URL.
 
+    Args:
+        backend_args: Storage backend; None reads folders, archives and fsspec's stores.
+        probe: Whether to read a few labels at once and refuse what cannot be right.
+
     Attributes:
         ARCHIVES: First folder of a path in `data_prefix` -> published archive that holds it.
         DOWNLOAD: What to download, for error messages.
@@ -28,7 +32,10 @@ class PairedFilesMixin:
     STORED_IDS: ClassVar[dict[str, dict[int, int]]] = {}
     resize_label: ClassVar[bool] = False
 
-    def __init__(self, *args, backend_args: dict | None = None, **kwargs) -> None:
+    def __init__(
+        self, *args, backend_args: dict | None = None, probe: bool = True, **kwargs
+    ) -> None:
+        self.probe = probe
         super().__init__(*args, backend_args=backend_args or {"backend": "archive"}, **kwargs)
 
     def _join_prefix(self) -> None:
@@ -56,7 +63,8 @@ class PairedFilesMixin:
         if self._fully_initialized:
             return
         super().full_init()
-        probe_labels(self)
+        if self.probe:
+            probe_labels(self)
 
     def load_data_list(self) -> list[dict]:
         """List the samples.

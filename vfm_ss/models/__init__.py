@@ -1,0 +1,1 @@
+from .data_preprocessor import PaddingSegDataPreProcessor  # noqa: F401
