@@ -217,8 +217,8 @@ class TestDamage:
             open_archive(path)
 
 
-def test_a_bomb_is_not_inflated_beyond_its_size(tmp_path):
-    path = make(tmp_path / "x.zip", {"a": bytes(10**7)}, compression=zipfile.ZIP_DEFLATED)
+def test_wrong_size_in_the_directory(tmp_path):
+    path = make(tmp_path / "x.zip", {"a": bytes(10**6)}, compression=zipfile.ZIP_DEFLATED)
     data = bytearray(Path(path).read_bytes())
     at = data.index(b"PK\x01\x02") + 24
     data[at : at + 4] = (1000).to_bytes(4, "little")

@@ -1,12 +1,14 @@
 """Listing of images and labels, shared by all datasets: same archives, same checks, same errors."""
 
+import logging
 import posixpath
 from collections import Counter
 from typing import ClassVar
 
 import mmengine.fileio as fileio
+from mmengine.logging import print_log
 
-from .check import probe_labels
+from .check import probe_labels, published_count
 
 
 class PairedFilesMixin:
@@ -63,8 +65,17 @@ class PairedFilesMixin:
         if self._fully_initialized:
             return
         super().full_init()
-        if self.probe:
-            probe_labels(self)
+        if not self.probe:
+            return
+        probe_labels(self)
+        published = published_count(self)
+        if self._indices is None and published not in (None, len(self)):
+            print_log(
+                f"{self.data_root} has {len(self)} samples of the published {published}: results "
+                "will not be those of the benchmark; tools/check_data.py says what is there",
+                logger="current",
+                level=logging.WARNING,
+            )
 
     def load_data_list(self) -> list[dict]:
         """List the samples.
