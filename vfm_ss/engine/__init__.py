@@ -1,1 +1,7 @@
-from .sampler import PositionSampler  # noqa: F401
+from .hooks import *  # noqa: F403
+from .optim_wrapper import MixedPrecisionOptimWrapper
+from .sampler import PositionSampler
+from .schedulers import FullPolyLR
+from .train_loop import OptimStepTrainLoop
+
+__all__ = ["FullPolyLR", "MixedPrecisionOptimWrapper", "OptimStepTrainLoop", "PositionSampler"]

@@ -1,1 +1,3 @@
-from .miou import MeanIoUMetric  # noqa: F401
+from .miou import MeanIoUMetric
+
+__all__ = ["MeanIoUMetric"]

@@ -1,0 +1,3 @@
+from .per_image_cross_entropy import PerImageCrossEntropyLoss
+
+__all__ = ["PerImageCrossEntropyLoss"]
