@@ -1,0 +1,128 @@
+"""Points at which Mask2Former compares masks (arXiv 2112.01527, section 3.3).
+
+A point is ``(x, y)`` in ``grid_sample``'s coordinates: -1 and 1 are the outer edges of the image,
+whatever the resolution. Masks are read at points by bilinear interpolation, with 0 outside.
+
+Shape letters:
+    M: masks; S: points; h, w: mask logits; H, W: label map.
+"""
+
+from collections.abc import Iterator
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+# Samples (masks x points) worked on at once: on a CPU the temporaries have to stay in its cache,
+# on an accelerator a step's largest ones in its memory.
+_CPU_SAMPLES = 2**20
+_DEVICE_SAMPLES = 2**27
+
+
+def chunks(rows: int, samples_per_row: int, device: torch.device) -> Iterator[slice]:
+    """Yield slices that cut ``rows`` so that temporaries suit the device."""
+    samples = _CPU_SAMPLES if device.type == "cpu" else _DEVICE_SAMPLES
+    size = max(1, samples // max(1, samples_per_row))
+    for start in range(0, rows, size):
+        yield slice(start, min(start + size, rows))
+
+
+def uniform_points(
+    shape: tuple[int, ...], like: Tensor, generator: torch.Generator | None
+) -> Tensor:
+    """Draw uniform points, ``(*shape, 2)``, with the device and type of ``like``."""
+    return like.new_empty((*shape, 2)).uniform_(-1, 1, generator=generator)
+
+
+def sample_masks(masks: Tensor, points: Tensor) -> Tensor:
+    """Read each mask at its own points, or all masks at the same points.
+
+    Args:
+        masks: ``(M, h, w)``.
+        points: ``(M, S, 2)``, or ``(S, 2)`` for all.
+
+    Returns:
+        ``(M, S)``.
+    """
+    if points.dim() == 2:
+        return F.grid_sample(masks[None], points[None, None], align_corners=False)[0, :, 0]
+    return F.grid_sample(masks[:, None], points[:, None], align_corners=False)[:, 0, 0]
+
+
+@torch.no_grad()
+def uncertain_points(
+    mask_logits: Tensor,
+    num_points: int,
+    oversample_ratio: float,
+    importance_sample_ratio: float,
+    generator: torch.Generator | None,
+) -> Tensor:
+    """Draw points for each mask, most of them where its prediction is least certain.
+
+    Of ``oversample_ratio * num_points`` uniform candidates, those with the smallest absolute logit
+    make up a share ``importance_sample_ratio`` of the points; the rest is uniform.
+
+    Args:
+        mask_logits: ``(M, h, w)``.
+        num_points: Number of points S per mask.
+        oversample_ratio: Candidates per point.
+        importance_sample_ratio: Share of the points that comes from the candidates, in [0, 1].
+        generator: Source of randomness; the default one if None.
+
+    Returns:
+        ``(M, S, 2)``.
+    """
+    num_candidates = int(num_points * oversample_ratio)
+    num_uncertain = int(num_points * importance_sample_ratio)
+    points = mask_logits.new_empty(len(mask_logits), num_points, 2)
+    for rows in chunks(len(mask_logits), num_candidates, mask_logits.device):
+        masks = mask_logits[rows]
+        candidates = uniform_points((len(masks), num_candidates), masks, generator)
+        certainty = sample_masks(masks, candidates).abs_()
+        chosen = certainty.topk(num_uncertain, dim=1, largest=False, sorted=False).indices
+        points[rows, :num_uncertain] = candidates.gather(1, chosen[..., None].expand(-1, -1, 2))
+        num_uniform = num_points - num_uncertain
+        points[rows, num_uncertain:] = uniform_points((len(masks), num_uniform), masks, generator)
+    return points
+
+
+class LabelSampler:
+    """Reads the binary masks of a label map at points without making the masks.
+
+    Bilinear sampling of a binary mask needs its four neighbours, and four labels say that for
+    every class at once. They are stored side by side, so a point costs one lookup.
+
+    Args:
+        labels: ``(H, W)`` integer label map.
+    """
+
+    def __init__(self, labels: Tensor):
+        self.height, self.width = labels.shape
+        # -1 is no class: sampling outside the image gives 0.
+        padded = F.pad(
+            labels.clamp(-1, torch.iinfo(torch.int16).max).short(), (1, 1, 1, 1), value=-1
+        )
+        corners = (padded[:-1, :-1], padded[:-1, 1:], padded[1:, :-1], padded[1:, 1:])
+        self._corners = torch.stack(corners, dim=-1).flatten(0, 1)
+
+    def sample(self, points: Tensor, classes: Tensor) -> Tensor:
+        """Read the mask of one class per row.
+
+        Args:
+            points: ``(M, S, 2)``, or ``(1, S, 2)`` for all.
+            classes: ``(M,)`` class of each row.
+
+        Returns:
+            ``(M, S)`` in [0, 1], of the type of ``points``.
+        """
+        # Pixel coordinates in the padded map; never negative, so truncation rounds down.
+        x = (points[..., 0] + 1) * (self.width / 2) + 0.5
+        y = (points[..., 1] + 1) * (self.height / 2) + 0.5
+        column, row = x.int(), y.int()
+        x, y = x - column, y - row
+        cell = row * (self.width + 1) + column
+        labels = self._corners.index_select(0, cell.flatten()).unflatten(0, cell.shape)
+        inside = (labels == classes.to(labels.dtype)[:, None, None]).to(points.dtype)
+        top = torch.lerp(inside[..., 0], inside[..., 1], x)
+        bottom = torch.lerp(inside[..., 2], inside[..., 3], x)
+        return torch.lerp(top, bottom, y)
