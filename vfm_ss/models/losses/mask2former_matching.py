@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from .mask2former_points import chunks, sample_masks
+from .mask2former_points import sample_masks_at
 
 # What a non-finite cost (an overflow under fp16) becomes: matched last, and scipy accepts it.
 _MAX_COST = 1e10
@@ -45,21 +45,24 @@ def matching_costs(
     Returns:
         ``(P, Q, T)``.
     """
-    costs = -class_weight * class_logits.softmax(dim=-1)[..., classes]
-    flat_costs = costs.flatten(0, 1)
-    num_points = len(points)
-    target_sums = target_points.sum(dim=-1)
     masks = mask_logits.flatten(0, 1)
-    for rows in chunks(len(masks), num_points, masks.device):
-        logits = sample_masks(masks[rows], points)
-        # The cross entropy of logit x with target t is softplus(x) - x t: its sum over the points
-        # is a product, and one softplus serves all targets.
-        cross_entropy = F.softplus(logits).sum(dim=-1, keepdim=True) - logits @ target_points.T
+    softplus_sum, prob_sum = masks.new_zeros(2, len(masks))
+    logit_overlap, prob_overlap = masks.new_zeros(2, len(classes), len(masks))
+    for some, logits in sample_masks_at(masks, points):
+        target = target_points[:, some]
         probs = logits.sigmoid()
-        overlap = 2 * (probs @ target_points.T) + 1
-        dice = 1 - overlap / (probs.sum(dim=-1, keepdim=True) + target_sums + 1)
-        flat_costs[rows] += mask_weight / num_points * cross_entropy + dice_weight * dice
-    return costs
+        softplus_sum += F.softplus(logits).sum(dim=0)
+        prob_sum += probs.sum(dim=0)
+        logit_overlap += target @ logits
+        prob_overlap += target @ probs
+    # The cross entropy of logit x with target t is softplus(x) - x t: one softplus and one product
+    # serve all targets.
+    cross_entropy = (softplus_sum - logit_overlap) / len(points)
+    dice = 1 - (2 * prob_overlap + 1) / (prob_sum + target_points.sum(dim=1, keepdim=True) + 1)
+    mask_costs = (mask_weight * cross_entropy + dice_weight * dice).T.unflatten(
+        0, mask_logits.shape[:2]
+    )
+    return mask_costs - class_weight * class_logits.softmax(dim=-1)[..., classes]
 
 
 def assign(costs: Sequence[Tensor], classes: Sequence[Sequence[int]]) -> Tensor:

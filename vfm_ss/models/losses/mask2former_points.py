@@ -15,7 +15,7 @@ from torch import Tensor
 
 # Samples (masks x points) worked on at once: on a CPU the temporaries have to stay in its cache,
 # on an accelerator a step's largest ones in its memory.
-_CPU_SAMPLES = 2**20
+_CPU_SAMPLES = 2**18
 _DEVICE_SAMPLES = 2**27
 
 
@@ -35,18 +35,52 @@ def uniform_points(
 
 
 def sample_masks(masks: Tensor, points: Tensor) -> Tensor:
-    """Read each mask at its own points, or all masks at the same points.
+    """Read each mask at its own points.
 
     Args:
         masks: ``(M, h, w)``.
-        points: ``(M, S, 2)``, or ``(S, 2)`` for all.
+        points: ``(M, S, 2)``.
 
     Returns:
         ``(M, S)``.
     """
-    if points.dim() == 2:
-        return F.grid_sample(masks[None], points[None, None], align_corners=False)[0, :, 0]
     return F.grid_sample(masks[:, None], points[:, None], align_corners=False)[:, 0, 0]
+
+
+def sample_masks_at(masks: Tensor, points: Tensor) -> Iterator[tuple[slice, Tensor]]:
+    """Read all masks at the same points, some points at a time.
+
+    A weighted sum of four rows of a table: a quarter of ``grid_sample``'s time on a CPU.
+
+    Args:
+        masks: ``(M, h, w)``.
+        points: ``(S, 2)``.
+
+    Yields:
+        Which points, and the masks there: ``(points, M)``.
+    """
+    cells, weights = _corners(points, *masks.shape[1:])
+    table = masks.flatten(1).T.contiguous()
+    for some in chunks(len(points), len(masks), masks.device):
+        yield (
+            some,
+            F.embedding_bag(cells[some], table, per_sample_weights=weights[some], mode="sum"),
+        )
+
+
+def _corners(points: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
+    """Return the cells around each point and their bilinear weights, ``(S, 4)`` each."""
+    position = ((points + 1) * points.new_tensor([width, height]) - 1) / 2
+    first = position.floor()
+    cells, weights = [], []
+    for corner in ([0, 0], [1, 0], [0, 1], [1, 1]):
+        cell = first + points.new_tensor(corner)
+        weight = (1 - (position - cell).abs()).prod(dim=-1)
+        x, y = cell.long().unbind(dim=-1)
+        inside = (x >= 0) & (x < width) & (y >= 0) & (y < height)
+        cells.append(torch.where(inside, y * width + x, 0))
+        weights.append(torch.where(inside, weight, 0))
+    return torch.stack(cells, dim=-1), torch.stack(weights, dim=-1)
 
 
 @torch.no_grad()
@@ -74,23 +108,27 @@ def uncertain_points(
     """
     num_candidates = int(num_points * oversample_ratio)
     num_uncertain = int(num_points * importance_sample_ratio)
-    points = mask_logits.new_empty(len(mask_logits), num_points, 2)
+    num_uniform = num_points - num_uncertain
+    # Absolute values are ordered as their bit patterns are, and integers compare faster.
+    bits = torch.int32 if mask_logits.dtype == torch.float32 else torch.int64
+    points = [mask_logits.new_empty(0, num_points, 2)]
     for rows in chunks(len(mask_logits), num_candidates, mask_logits.device):
         masks = mask_logits[rows]
         candidates = uniform_points((len(masks), num_candidates), masks, generator)
-        certainty = sample_masks(masks, candidates).abs_()
+        certainty = sample_masks(masks, candidates).abs_().view(bits)
         chosen = certainty.topk(num_uncertain, dim=1, largest=False, sorted=False).indices
-        points[rows, :num_uncertain] = candidates.gather(1, chosen[..., None].expand(-1, -1, 2))
-        num_uniform = num_points - num_uncertain
-        points[rows, num_uncertain:] = uniform_points((len(masks), num_uniform), masks, generator)
-    return points
+        # A pair of numbers moves faster as one complex number.
+        uncertain = torch.view_as_real(torch.view_as_complex(candidates).gather(1, chosen))
+        uniform = uniform_points((len(masks), num_uniform), masks, generator)
+        points.append(torch.cat([uncertain, uniform], dim=1))
+    return torch.cat(points)
 
 
 class LabelSampler:
     """Reads the binary masks of a label map at points without making the masks.
 
     Bilinear sampling of a binary mask needs its four neighbours, and four labels say that for
-    every class at once. They are stored side by side, so a point costs one lookup.
+    every class at once. They are stored side by side as one number, so a point costs one lookup.
 
     Args:
         labels: ``(H, W)`` integer label map.
@@ -98,12 +136,11 @@ class LabelSampler:
 
     def __init__(self, labels: Tensor):
         self.height, self.width = labels.shape
-        # -1 is no class: sampling outside the image gives 0.
-        padded = F.pad(
-            labels.clamp(-1, torch.iinfo(torch.int16).max).short(), (1, 1, 1, 1), value=-1
-        )
-        corners = (padded[:-1, :-1], padded[:-1, 1:], padded[1:, :-1], padded[1:, 1:])
-        self._corners = torch.stack(corners, dim=-1).flatten(0, 1)
+        labels = labels.long().clamp(-1, torch.iinfo(torch.int16).max).short()
+        # -1 is no class: outside the image there is none.
+        labels = F.pad(labels, (1, 1, 1, 1), value=-1)
+        corners = (labels[:-1, :-1], labels[:-1, 1:], labels[1:, :-1], labels[1:, 1:])
+        self._corners = torch.stack(corners, dim=-1).view(torch.int64).flatten()
 
     def sample(self, points: Tensor, classes: Tensor) -> Tensor:
         """Read the mask of one class per row.
@@ -121,7 +158,8 @@ class LabelSampler:
         column, row = x.int(), y.int()
         x, y = x - column, y - row
         cell = row * (self.width + 1) + column
-        labels = self._corners.index_select(0, cell.flatten()).unflatten(0, cell.shape)
+        labels = self._corners.index_select(0, cell.flatten()).view(torch.int16)
+        labels = labels.view(*cell.shape, 4)
         inside = (labels == classes.to(labels.dtype)[:, None, None]).to(points.dtype)
         top = torch.lerp(inside[..., 0], inside[..., 1], x)
         bottom = torch.lerp(inside[..., 2], inside[..., 3], x)
