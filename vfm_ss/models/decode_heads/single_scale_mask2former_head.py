@@ -230,9 +230,13 @@ class SingleScaleMask2FormerHead(BaseDecodeHead):
         return torch.einsum("bqk,bqhw->bkhw", classes, masks)
 
     def _find_classes(self, data_samples: Sequence[SegDataSample]) -> list[list[int]]:
-        names = [
-            sample.metainfo.get("seg_map_path") or sample.metainfo.get("img_path") or f"image {i}"
-            for i, sample in enumerate(data_samples)
-        ]
         labels = [sample.gt_sem_seg.data for sample in data_samples]
+        names = [_name(sample.metainfo) for sample in data_samples]
         return find_classes(labels, self.num_classes, self.ignore_index, names)
+
+
+def _name(metainfo: dict) -> str:
+    """Name an image and its label file, as far as they are known."""
+    image = metainfo.get("img_path", "an image without img_path")
+    labels = metainfo.get("seg_map_path")
+    return f"{labels} of {image}" if labels else image
