@@ -20,7 +20,7 @@ from .mask2former_points import (
     uncertain_points,
     uniform_points,
 )
-from .mask2former_targets import ImageTargets
+from .mask2former_targets import ImageTargets, to_device
 
 
 @MODELS.register_module()
@@ -119,7 +119,7 @@ class Mask2FormerLoss(nn.Module):
             # The same points serve all predictions of an image. The authors' code draws new ones
             # for each prediction, from the same distribution.
             points = uniform_points((self.num_points,), mask_logits, target.generator)
-            classes = torch.tensor(target.classes, dtype=torch.long, device=points.device)
+            classes = to_device(target.classes, points.device)
             costs.append(
                 matching_costs(
                     class_logits[:, image],

@@ -89,4 +89,4 @@ def assign(costs: Sequence[Tensor], classes: Sequence[Sequence[int]]) -> Tensor:
             matched = np.asarray(classes[image], dtype=np.int64)[target]
             place = np.full_like(query, image), np.full_like(query, prediction)
             pairs.append(np.stack([*place, query, matched]))
-    return torch.from_numpy(np.concatenate(pairs, axis=1)).to(device)
+    return torch.from_numpy(np.concatenate(pairs, axis=1)).to(device, non_blocking=True)

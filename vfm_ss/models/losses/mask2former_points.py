@@ -13,10 +13,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-# Samples (masks x points) worked on at once: on a CPU the temporaries have to stay in its cache,
-# on an accelerator a step's largest ones in its memory.
+# Samples (masks x points) worked on at once: on a CPU so few that temporaries stay in its cache, on
+# an accelerator enough to fill it (an image with 15 targets is one piece) in bounded memory.
 _CPU_SAMPLES = 2**18
-_DEVICE_SAMPLES = 2**27
+_DEVICE_SAMPLES = 2**25
 
 
 def chunks(rows: int, samples_per_row: int, device: torch.device) -> Iterator[slice]:
@@ -70,17 +70,16 @@ def sample_masks_at(masks: Tensor, points: Tensor) -> Iterator[tuple[slice, Tens
 
 def _corners(points: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
     """Return the cells around each point and their bilinear weights, ``(S, 4)`` each."""
-    position = ((points + 1) * points.new_tensor([width, height]) - 1) / 2
-    first = position.floor()
+    x = (points[:, 0] + 1) * (width / 2) - 0.5
+    y = (points[:, 1] + 1) * (height / 2) - 0.5
+    left, top = x.floor(), y.floor()
     cells, weights = [], []
-    for corner in ([0, 0], [1, 0], [0, 1], [1, 1]):
-        cell = first + points.new_tensor(corner)
-        weight = (1 - (position - cell).abs()).prod(dim=-1)
-        x, y = cell.long().unbind(dim=-1)
-        inside = (x >= 0) & (x < width) & (y >= 0) & (y < height)
-        cells.append(torch.where(inside, y * width + x, 0))
+    for column, row in ((left, top), (left + 1, top), (left, top + 1), (left + 1, top + 1)):
+        weight = (1 - (x - column).abs()) * (1 - (y - row).abs())
+        inside = (column >= 0) & (column < width) & (row >= 0) & (row < height)
+        cells.append(torch.where(inside, row * width + column, 0))
         weights.append(torch.where(inside, weight, 0))
-    return torch.stack(cells, dim=-1), torch.stack(weights, dim=-1)
+    return torch.stack(cells, dim=-1).long(), torch.stack(weights, dim=-1)
 
 
 @torch.no_grad()

@@ -27,6 +27,11 @@ class ImageTargets:
     generator: torch.Generator | None = None
 
 
+def to_device(values: Sequence[int], device: torch.device) -> Tensor:
+    """Copy integers to a device without waiting for it, as ``torch.tensor`` would."""
+    return torch.tensor(values, dtype=torch.long).to(device, non_blocking=True)
+
+
 def find_classes(
     label_maps: Sequence[Tensor],
     num_classes: int,
@@ -92,7 +97,7 @@ def batch_totals(
     """
     targets = [len(image) for image in classes]
     matched = [min(count, num_queries) for count in targets]
-    totals = torch.tensor([len(targets), sum(targets), sum(matched)], device=device)
+    totals = to_device([len(targets), sum(targets), sum(matched)], device)
     all_reduce(totals)
     return totals
 
@@ -123,7 +128,7 @@ def image_weights(
     Returns:
         Weights of the mask losses and of the class loss, ``(B,)`` each.
     """
-    targets = totals.new_tensor([len(image) for image in classes]).to(dtype)
+    targets = to_device([len(image) for image in classes], totals.device).to(dtype)
     images, all_targets, all_matched = totals.to(dtype)
 
     def class_weight_sum(matched: Tensor, queries: Tensor | int) -> Tensor:
