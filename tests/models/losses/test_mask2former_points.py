@@ -5,9 +5,9 @@ import torch.nn.functional as F
 import vfm_ss.models.losses.mask2former_points as points_module
 from vfm_ss.models.losses.mask2former_points import (
     LabelSampler,
+    SharedPoints,
     chunks,
     sample_masks,
-    sample_masks_at,
     uncertain_points,
     uniform_points,
 )
@@ -60,14 +60,21 @@ def test_no_class_gives_no_rows():
 def test_masks_at_shared_points_equal_grid_sample(size, monkeypatch):
     monkeypatch.setattr(points_module, "_CPU_SAMPLES", 100)
     masks, points = torch.randn(6, *size).double(), edge_points()
-    parts = list(sample_masks_at(masks, points))
+    parts = list(SharedPoints(points, *size).sample(masks))
     assert len(parts) > 1
-    assert torch.equal(
-        torch.cat([torch.arange(len(points))[some] for some, _ in parts]), torch.arange(len(points))
-    )
+    every = torch.arange(len(points))
+    assert torch.equal(torch.cat([every[some] for some, _ in parts]), every)
     expected = grid_sample(masks, points.expand(6, -1, -1))
     sampled = torch.cat([values for _, values in parts]).T
     torch.testing.assert_close(sampled, expected, rtol=0, atol=1e-12)
+
+
+def test_spreading_is_the_adjoint_of_sampling():
+    masks, points = torch.randn(6, 5, 8).double(), edge_points()
+    values = torch.rand(3, len(points)).double()
+    spread = SharedPoints(points, 5, 8).spread(values)
+    expected = values @ grid_sample(masks, points.expand(6, -1, -1)).T
+    torch.testing.assert_close(spread @ masks.flatten(1).T, expected, rtol=0, atol=1e-11)
 
 
 def test_chunks_cover_all_rows_once():
@@ -79,11 +86,15 @@ def test_chunks_cover_all_rows_once():
             assert size == 1 or size * per_row <= points_module._CPU_SAMPLES
 
 
-def test_uniform_points_fill_the_square():
-    like = torch.zeros(1, dtype=torch.float64)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_uniform_points_fill_the_square(dtype):
+    like = torch.zeros(1, dtype=dtype)
     points = uniform_points((3, 20000), like, torch.Generator().manual_seed(0))
-    assert points.dtype == torch.float64
-    assert points.abs().max() <= 1
+    assert points.dtype == dtype
+    assert points.shape == (3, 20000, 2)
+    assert 0.999 < points.abs().max() <= 1
+    assert points.std() == pytest.approx(3**-0.5, abs=0.01)
+    assert points.flatten(0, 1).T.corrcoef()[0, 1].abs() < 0.02
     # A quarter in each quadrant; 4 standard deviations are 0.007.
     for sign in ([1, 1], [1, -1], [-1, 1], [-1, -1]):
         share = (points * torch.tensor(sign) > 0).all(-1).double().mean()

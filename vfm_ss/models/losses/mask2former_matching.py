@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from .mask2former_points import sample_masks_at
+from .mask2former_points import SharedPoints
 
 # What a non-finite cost (an overflow under fp16) becomes: matched last, and scipy accepts it.
 _MAX_COST = 1e10
@@ -46,17 +46,17 @@ def matching_costs(
         ``(P, Q, T)``.
     """
     masks = mask_logits.flatten(0, 1)
+    shared_points = SharedPoints(points, *masks.shape[1:])
     softplus_sum, prob_sum = masks.new_zeros(2, len(masks))
-    logit_overlap, prob_overlap = masks.new_zeros(2, len(classes), len(masks))
-    for some, logits in sample_masks_at(masks, points):
-        target = target_points[:, some]
+    prob_overlap = masks.new_zeros(len(classes), len(masks))
+    for some, logits in shared_points.sample(masks):
         probs = logits.sigmoid()
-        softplus_sum += F.softplus(logits).sum(dim=0)
         prob_sum += probs.sum(dim=0)
-        logit_overlap += target @ logits
-        prob_overlap += target @ probs
-    # The cross entropy of logit x with target t is softplus(x) - x t: one softplus and one product
-    # serve all targets.
+        prob_overlap += target_points[:, some] @ probs
+        softplus_sum += F.softplus(logits).sum(dim=0)
+    # The cross entropy of logit x with target t is softplus(x) - x t. Its first part serves all
+    # targets; the second is linear in x, and so a product on the masks' coarse grid.
+    logit_overlap = shared_points.spread(target_points) @ masks.flatten(1).T
     cross_entropy = (softplus_sum - logit_overlap) / len(points)
     dice = 1 - (2 * prob_overlap + 1) / (prob_sum + target_points.sum(dim=1, keepdim=True) + 1)
     mask_costs = (mask_weight * cross_entropy + dice_weight * dice).T.unflatten(
