@@ -21,6 +21,8 @@ class VFM:
         objective: Pretraining objective (paper, Table 2).
         supervision: Pretraining supervision (paper, Table 2).
         tokens: Number of patch tokens per image at pretraining (paper, Table 2).
+        mean: Mean of each RGB channel, in [0, 1], that the weights were trained with.
+        std: Standard deviation of each RGB channel, in [0, 1].
     """
 
     key: str
@@ -31,6 +33,8 @@ class VFM:
     objective: str
     supervision: str
     tokens: str
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
 
     def timm_name(self, arch: str) -> str:
         """Return the timm model name of ``arch`` (``'base'`` or ``'large'``).
@@ -43,6 +47,13 @@ class VFM:
         return self.base if arch == "base" else self.large
 
 
+_IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
+_INCEPTION = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
+_CLIP = {
+    "mean": (0.48145466, 0.4578275, 0.40821073),
+    "std": (0.26862954, 0.26130258, 0.27577711),
+}
+
 _TABLE = (
     VFM(
         key="eva02",
@@ -53,6 +64,7 @@ _TABLE = (
         objective="MIM",
         supervision="CLIP teacher",
         tokens="196",
+        **_CLIP,
     ),
     VFM(
         key="eva02clip",
@@ -63,6 +75,7 @@ _TABLE = (
         objective="MIM, then CLIP",
         supervision="CLIP teacher, then texts",
         tokens="196, then 196",
+        **_CLIP,
     ),
     VFM(
         key="dinov2",
@@ -73,6 +86,7 @@ _TABLE = (
         objective="MIM, discrimination",
         supervision="none",
         tokens="256, then 1369",
+        **_IMAGENET,
     ),
     VFM(
         key="beit3",
@@ -83,6 +97,8 @@ _TABLE = (
         objective="MIM, MLM",
         supervision="CLIP teacher, texts",
         tokens="196",
+        # The statistics of BEiT-3's own pretraining; timm's entry has ImageNet's.
+        **_INCEPTION,
     ),
     VFM(
         key="siglip",
@@ -93,6 +109,7 @@ _TABLE = (
         objective="LIP",
         supervision="texts",
         tokens="1024 (B), 576 (L)",
+        **_INCEPTION,
     ),
     VFM(
         key="dfn",
@@ -103,6 +120,7 @@ _TABLE = (
         objective="CLIP",
         supervision="texts",
         tokens="196",
+        **_CLIP,
     ),
     VFM(
         key="deit3-in21k",
@@ -113,6 +131,7 @@ _TABLE = (
         objective="classification",
         supervision="classes",
         tokens="576",
+        **_IMAGENET,
     ),
     VFM(
         key="deit3-in1k",
@@ -123,6 +142,7 @@ _TABLE = (
         objective="classification",
         supervision="classes",
         tokens="576",
+        **_IMAGENET,
     ),
     VFM(
         key="mae",
@@ -133,6 +153,7 @@ _TABLE = (
         objective="MAE",
         supervision="none",
         tokens="196",
+        **_IMAGENET,
     ),
     VFM(
         key="sam",
@@ -143,6 +164,7 @@ _TABLE = (
         objective="MAE, then promptable segmentation",
         supervision="none, then class-agnostic masks",
         tokens="196, then 4096",
+        **_IMAGENET,
     ),
 )
 

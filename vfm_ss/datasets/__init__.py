@@ -1,0 +1,10 @@
+"""Datasets, their storage and transforms, registered with mmseg and mmengine."""
+
+from .gta import GTADataset  # noqa: F401
+from .published import (  # noqa: F401
+    PairedADE20KDataset,
+    PairedCityscapesDataset,
+    PairedVOC2012Dataset,
+)
+from .storage import ArchiveBackend  # noqa: F401
+from .transforms import LoadImage, LoadLabel, LoadRandomCrop, ResizeToCover  # noqa: F401

@@ -11,7 +11,7 @@ from vfm_ss.models.decode_heads.mask2former_decoder import (
 )
 
 modeling = pytest.importorskip("transformers.models.mask2former.modeling_mask2former")
-from transformers import Mask2FormerConfig  # noqa: E402
+from transformers import Mask2FormerConfig
 
 SMALL = {"channels": 16, "num_queries": 7, "num_layers": 4, "num_heads": 4}
 

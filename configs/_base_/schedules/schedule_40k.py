@@ -1,0 +1,30 @@
+"""40k optimiser steps of 16 images: AdamW, poly decay, no warm-up, no clipping."""
+
+# The encoder learns at a tenth of the decoder's rate. Every parameter is decayed.
+optim_wrapper = dict(
+    type="MixedPrecisionOptimWrapper",
+    optimizer=dict(type="AdamW", lr=1e-4, weight_decay=0.05),
+    paramwise_cfg=dict(custom_keys={"backbone": dict(lr_mult=0.1)}),
+)
+param_scheduler = dict(type="FullPolyLR", power=0.9, eta_min=0.0, by_epoch=False)
+
+# Iterations are optimiser steps. The micro-batch sets the memory and nothing else.
+train_cfg = dict(
+    type="OptimStepTrainLoop",
+    max_iters=40000,
+    val_interval=4000,
+    effective_batch=16,
+    micro_batch=4,
+)
+val_cfg = dict(type="ValLoop")
+test_cfg = dict(type="TestLoop")
+
+default_hooks = dict(
+    timer=dict(type="IterTimerHook"),
+    logger=dict(type="LoggerHook", interval=50, log_metric_by_epoch=False),
+    param_scheduler=dict(type="ParamSchedulerHook"),
+    checkpoint=dict(type="CheckpointHook", by_epoch=False, interval=4000, max_keep_ckpts=2),
+    sampler_seed=dict(type="DistSamplerSeedHook"),
+    visualization=dict(type="SegVisualizationHook"),
+    record=dict(type="RecordHook"),
+)

@@ -1,0 +1,85 @@
+"""Read mmengine's checkpoints (``load_from``, ``--resume``, tools/test.py) as data."""
+
+import os.path as osp
+import pickle
+
+import numpy as np
+import torch
+from mmengine.logging import HistoryBuffer
+from mmengine.runner.checkpoint import CheckpointLoader
+
+_np_core = getattr(np, "_core", None) or np.core  # renamed in numpy 2
+
+
+def _history_statistic(owner: type, name: str):
+    """Stand in for ``getattr``, by which a pickled log history names its statistics."""
+    if owner is not HistoryBuffer or name not in ("min", "max", "mean", "current"):
+        raise pickle.UnpicklingError(f"a checkpoint may not look up {name!r} of {owner!r}")
+    return vars(HistoryBuffer)[name]
+
+
+# What mmengine's own checkpoints hold beside tensors and plain Python: the log history.
+_SAFE_GLOBALS = [
+    HistoryBuffer,
+    (_history_statistic, "builtins.getattr"),
+    np.ndarray,
+    np.dtype,
+    *(type(np.dtype(kind)) for kind in ("float64", "float32", "int64")),
+    (_np_core.multiarray._reconstruct, "numpy._core.multiarray._reconstruct"),
+    (_np_core.multiarray._reconstruct, "numpy.core.multiarray._reconstruct"),
+    (_np_core.multiarray.scalar, "numpy._core.multiarray.scalar"),
+    (_np_core.multiarray.scalar, "numpy.core.multiarray.scalar"),
+]
+
+
+def load_from_local(filename: str, map_location=None) -> dict:
+    """Load a checkpoint file without running anything it holds.
+
+    Args:
+        filename: Path of a checkpoint.
+        map_location: See ``torch.load``.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If the file is damaged, or holds pickled objects other than weights and logs.
+    """
+    filename = osp.expanduser(filename)
+    if not osp.isfile(filename):
+        raise FileNotFoundError(f"checkpoint {filename} does not exist")
+    try:
+        with torch.serialization.safe_globals(_SAFE_GLOBALS):
+            checkpoint = torch.load(filename, map_location=map_location, weights_only=True)
+    except (EOFError, RuntimeError, pickle.UnpicklingError) as error:
+        raise ValueError(_refusal(filename, error)) from error
+    if isinstance(checkpoint, dict) and isinstance(checkpoint.get("meta"), dict):
+        # mmengine's `resume` parses this text as a Python config, that is, executes it.
+        checkpoint["meta"].pop("config", None)
+    return checkpoint
+
+
+def _refusal(filename: str, error: Exception) -> str:
+    try:
+        found = torch.serialization.get_unsafe_globals_in_checkpoint(filename)
+    except Exception:  # not a checkpoint at all
+        found = []
+    allowed = {entry[1] if isinstance(entry, tuple) else _path(entry) for entry in _SAFE_GLOBALS}
+    unsafe = [name for name in found if name not in allowed]
+    if unsafe:
+        return (
+            f"checkpoint {filename} is refused: it holds {', '.join(unsafe)}, which could run code "
+            "when loaded; save its weights alone (a dict with a state_dict of tensors)"
+        )
+    reason = " ".join(str(error).split())[:200]
+    return (
+        f"checkpoint {filename} cannot be read ({type(error).__name__}: {reason}); it is damaged "
+        "or no checkpoint, use another one"
+    )
+
+
+def _path(entry) -> str:
+    return f"{entry.__module__}.{entry.__qualname__}"
+
+
+def register() -> None:
+    """Make this the way in which mmengine loads local checkpoints."""
+    CheckpointLoader.register_scheme(prefixes="", loader=load_from_local, force=True)

@@ -1,0 +1,3 @@
+from .record_hook import RecordHook
+
+__all__ = ["RecordHook"]

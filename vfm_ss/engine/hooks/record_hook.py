@@ -1,0 +1,229 @@
+import math
+import platform
+import resource
+import statistics
+import time
+from importlib import metadata
+from pathlib import Path
+
+import torch
+from mmengine.dist import get_world_size, master_only
+from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
+from mmengine.runner import BaseLoop
+from mmseg.registry import HOOKS
+from torch import nn
+
+from vfm_ss import stack
+from vfm_ss.benchmark.records import RECORD_NAME, Record, read_record, write_record
+from vfm_ss.version import __version__, commit
+
+from ..optim_wrapper import precision_of
+
+_DATASETS = {
+    "ADE20KDataset": "ade20k",
+    "PascalVOCDataset": "voc2012",
+    "CityscapesDataset": "cityscapes",
+    "GTADataset": "gta",
+}
+_DECODERS = {"SingleScaleMask2FormerHead": "mask2former"}
+
+
+@HOOKS.register_module()
+class RecordHook(Hook):
+    """Write ``record.json``, the run's row in the benchmark, after each validation.
+
+    Everything is read off the run. A project's own backbone, decoder or dataset goes by its class
+    name in lower case; arguments override that.
+
+    Args:
+        vfm: Key of the VFM.
+        train_dataset: Name of the training dataset.
+        eval_dataset: Name of the dataset evaluated on.
+        size: ``'b'`` or ``'l'``, or a project's own.
+    """
+
+    priority = "VERY_LOW"
+
+    def __init__(
+        self,
+        vfm: str | None = None,
+        train_dataset: str | None = None,
+        eval_dataset: str | None = None,
+        size: str | None = None,
+    ):
+        stated = {
+            "vfm": vfm,
+            "train_dataset": train_dataset,
+            "eval_dataset": eval_dataset,
+            "size": size,
+        }
+        self.stated = {name: value for name, value in stated.items() if value is not None}
+        self.history: list[list] = []
+        self.train_seconds = 0.0
+        self.step_times: list[float] = []
+        self._mark = 0.0
+
+    def before_run(self, runner) -> None:
+        """Refuse to overwrite the record of a finished run.
+
+        Raises:
+            ValueError: If the work dir holds one and this run does not resume it.
+        """
+        path = Path(runner.work_dir) / RECORD_NAME
+        if not _is_training(runner) or runner._resume or not path.exists():
+            return
+        try:
+            finished = read_record(path).status == "finished"
+        except ValueError:
+            return  # damaged or of another version: nothing that could be ranked is lost
+        if finished:
+            raise ValueError(
+                f"{runner.work_dir} holds a finished run; choose another --work-dir, or delete "
+                "that one to train again"
+            )
+
+    def before_train(self, runner) -> None:
+        """Start the clock; go on with the history of a resumed run."""
+        path = Path(runner.work_dir) / RECORD_NAME
+        if runner._resume and path.exists():
+            self.history = [row for row in read_record(path).history if row[0] <= runner.iter]
+        self._mark = time.perf_counter()
+
+    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:
+        """Count the time of one optimiser step, its data included."""
+        now = time.perf_counter()
+        self.step_times.append(now - self._mark)
+        self.train_seconds += now - self._mark
+        self._mark = now
+
+    def after_val_epoch(self, runner, metrics: dict | None = None) -> None:
+        """Add the validation to the history and write the record.
+
+        The record of a run is finished when its last step has been validated.
+        """
+        miou = _percent((metrics or {}).get("mIoU"))
+        if _is_training(runner):
+            self.history.append([runner.iter, miou])
+            self._write(runner, miou)
+        self._mark = time.perf_counter()
+
+    def before_save_checkpoint(self, runner, checkpoint: dict) -> None:
+        """Keep the clock for a resumed run."""
+        checkpoint["train_seconds"] = self.train_seconds
+
+    def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
+        """Go on counting where the resumed run stopped."""
+        if runner._resume:
+            self.train_seconds = checkpoint.get("train_seconds", 0.0)
+
+    @master_only
+    def _write(self, runner, miou: float | None) -> None:
+        loop = runner.train_loop
+        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        known = [value for _, value in self.history if value is not None]
+        record = Record(
+            name=_name(runner.cfg),
+            **{**_describe(model, runner), **self.stated},
+            seed=runner.seed,
+            status="finished" if runner.iter >= runner.max_iters else "running",
+            step=runner.iter,
+            max_steps=runner.max_iters,
+            miou=miou,
+            best_miou=max(known, default=None),
+            iou=_class_ious(runner.val_evaluator),
+            history=self.history,
+            train_seconds=self.train_seconds or None,
+            step_seconds=statistics.median(self.step_times) if self.step_times else None,
+            trainable_params=count_parameters(model, trainable=True),
+            total_params=count_parameters(model),
+            peak_memory_mb=_peak_memory_mb(),
+            device=_device_name(),
+            world_size=get_world_size(),
+            micro_batch=getattr(loop, "micro_batch", loop.dataloader.batch_size),
+            effective_batch=getattr(
+                loop, "effective_batch", loop.dataloader.batch_size * get_world_size()
+            ),
+            precision=precision_of(runner.optim_wrapper),
+            compiled=_is_compiled(model),
+            versions=_versions(),
+            commit=commit(),
+        )
+        write_record(Path(runner.work_dir) / RECORD_NAME, record)
+
+
+def count_parameters(model: nn.Module, trainable: bool = False) -> int:
+    """Count the parameters of a model, all or those that have gradients."""
+    return sum(p.numel() for p in model.parameters() if p.requires_grad or not trainable)
+
+
+def _is_training(runner) -> bool:
+    return isinstance(runner._train_loop, BaseLoop)
+
+
+def _name(cfg) -> str:
+    return Path(cfg.filename).stem if cfg.filename else cfg.get("experiment_name") or "unnamed"
+
+
+def _describe(model: nn.Module, runner) -> dict:
+    backbone, head = model.backbone, model.decode_head
+    decoder = type(head).__name__
+    if decoder == "LinearHead":
+        decoder = "probe" if getattr(backbone, "frozen", False) else "linear"
+    return {
+        "vfm": getattr(backbone, "key", type(backbone).__name__.lower()),
+        "size": {"base": "b", "large": "l"}.get(getattr(backbone, "arch", None)),
+        "patch": getattr(backbone, "patch_size", None),
+        "decoder": _DECODERS.get(decoder, decoder.lower()),
+        "train_dataset": _dataset_name(runner.train_dataloader.dataset),
+        "eval_dataset": _dataset_name(runner.val_dataloader.dataset),
+    }
+
+
+def _dataset_name(dataset) -> str:
+    while hasattr(dataset, "dataset"):  # RepeatDataset and other wrappers
+        dataset = dataset.dataset
+    names = [cls.__name__ for cls in type(dataset).__mro__]
+    known = (_DATASETS[name] for name in names if name in _DATASETS)
+    return next(known, names[0].removesuffix("Dataset").lower())
+
+
+def _percent(value) -> float | None:
+    return None if value is None or not math.isfinite(value) else float(value)
+
+
+def _class_ious(evaluator) -> dict[str, float | None] | None:
+    """Return the IoU of every class, where the metric keeps it."""
+    for metric in evaluator.metrics:
+        ious = getattr(metric, "per_class", {}).get("IoU")
+        if ious:
+            return {name: _percent(value) for name, value in ious.items()}
+    return None
+
+
+def _is_compiled(model: nn.Module) -> bool:
+    return any(module._compiled_call_impl is not None for module in model.modules())
+
+
+def _peak_memory_mb() -> float:
+    """Return the peak of the GPU's memory, or of the process's on a CPU, in MiB."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() / 2**20
+    scale = 2**20 if platform.system() == "Darwin" else 2**10
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / scale
+
+
+def _device_name() -> str:
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    return f"CPU ({platform.machine()}, {torch.get_num_threads()} threads)"
+
+
+def _versions() -> dict[str, str]:
+    found = {"python": platform.python_version(), "vfm_ss": __version__}
+    for module in ("torch", "timm", "mmengine", "mmcv", "mmseg"):
+        name, version = stack.installed(module)
+        found[name] = version
+    for name in ("numpy", "scipy"):
+        found[name] = metadata.version(name)
+    return found

@@ -1,0 +1,55 @@
+from contextlib import contextmanager
+
+import torch
+from mmengine.device import get_device
+from mmengine.optim import AmpOptimWrapper, OptimWrapper
+from mmseg.registry import OPTIM_WRAPPERS
+
+_DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}
+
+
+class _Bf16OptimWrapper(OptimWrapper):
+    """Autocast to bfloat16, which needs no loss scaling, on any device."""
+
+    cast_dtype = torch.bfloat16
+
+    @contextmanager
+    def optim_context(self, model: torch.nn.Module):
+        device = get_device()
+        with super().optim_context(model), torch.autocast(device, self.cast_dtype):
+            yield
+
+
+@OPTIM_WRAPPERS.register_module()
+def MixedPrecisionOptimWrapper(precision: str = "auto", **kwargs) -> OptimWrapper:  # noqa: N802
+    """Make mmengine's optimiser wrapper for a precision.
+
+    Args:
+        precision: ``'fp32'``; ``'fp16'`` with dynamic loss scaling, on a GPU; ``'bf16'``; or
+            ``'auto'``, fp16 on a GPU as the authors train, fp32 on a CPU.
+        **kwargs: See mmengine's ``OptimWrapper``.
+
+    Raises:
+        ValueError: If the precision is unknown or the device does not have it.
+    """
+    on_cpu = get_device() == "cpu"
+    if precision == "auto":
+        precision = "fp32" if on_cpu else "fp16"
+    if precision == "fp32":
+        return OptimWrapper(**kwargs)
+    if precision not in _DTYPES:
+        raise ValueError(f"precision must be auto, fp32, fp16 or bf16, got {precision!r}")
+    if precision == "bf16":
+        return _Bf16OptimWrapper(**kwargs)
+    if on_cpu:
+        raise ValueError("precision fp16 needs a GPU; use bf16 or fp32 on a CPU")
+    return AmpOptimWrapper(dtype="float16", **kwargs)
+
+
+def precision_of(optim_wrapper: OptimWrapper) -> str:
+    """Name the precision of a wrapper as in records: ``'fp32'``, ``'fp16'`` or ``'bf16'``."""
+    dtype = getattr(optim_wrapper, "cast_dtype", torch.float32)
+    if dtype is None:  # mmengine's AmpOptimWrapper: autocast's own default
+        dtype = torch.get_autocast_dtype(get_device())
+    names = {value: key for key, value in _DTYPES.items()}
+    return names.get(dtype, "fp32")

@@ -1,0 +1,104 @@
+from collections.abc import Sequence
+
+import torch
+from mmengine.dist import get_world_size
+from mmengine.model import is_model_wrapper
+from mmengine.runner import IterBasedTrainLoop
+from mmseg.registry import LOOPS
+
+from .batching import EFFECTIVE_BATCH, accumulation_steps
+
+
+@LOOPS.register_module()
+class OptimStepTrainLoop(IterBasedTrainLoop):
+    """A train loop whose iterations are optimiser steps.
+
+    The dataloader yields a process's whole share of the effective batch; the loop splits it into
+    micro-batches, accumulates their gradients and updates once. So mmengine's ``max_iters``,
+    intervals, schedules, logs and resumes speak of optimiser steps, and no checkpoint falls inside
+    an accumulation.
+
+    A decode head with a method ``begin_step(data_samples, num_micro_batches, step)`` is shown the
+    labels of the whole share first, for losses that are normalised over the effective batch.
+
+    Args:
+        runner: The runner.
+        dataloader: Train dataloader, or its config.
+        max_iters: Optimiser steps.
+        effective_batch: Images per optimiser step over all processes.
+        micro_batch: Images per forward pass of a process; it sets the memory and nothing else.
+        **kwargs: See mmengine's ``IterBasedTrainLoop`` (``val_interval``, ...).
+
+    Raises:
+        ValueError: If dataloader, micro-batch and processes do not make the effective batch.
+    """
+
+    def __init__(
+        self,
+        runner,
+        dataloader,
+        max_iters: int,
+        effective_batch: int = EFFECTIVE_BATCH,
+        micro_batch: int = EFFECTIVE_BATCH,
+        **kwargs,
+    ):
+        super().__init__(runner, dataloader, max_iters, **kwargs)
+        self.effective_batch = effective_batch
+        self.num_micro_batches = accumulation_steps(
+            effective_batch, micro_batch, get_world_size(), self.dataloader.batch_size
+        )
+        self.micro_batch = self.dataloader.batch_size // self.num_micro_batches
+
+    def run(self):
+        """Train."""
+        optim_wrapper = self.runner.optim_wrapper
+        # mmengine offers accumulation as an argument of the wrapper only, and counts what it
+        # calls iterations: forward passes. Both follow from this loop.
+        optim_wrapper._accumulative_counts = self.num_micro_batches
+        optim_wrapper.initialize_count_status(
+            self.runner.model,
+            self._iter * self.num_micro_batches,
+            self._max_iters * self.num_micro_batches,
+        )
+        return super().run()
+
+    def run_iter(self, data_batch: dict) -> None:
+        """Make one optimiser step on a process's share of the effective batch.
+
+        Args:
+            data_batch: ``inputs``, a list of (3, H, W) images, and ``data_samples``, theirs.
+        """
+        runner = self.runner
+        runner.call_hook("before_train_iter", batch_idx=self._iter, data_batch=data_batch)
+        self._begin_step(data_batch)
+        outputs = [
+            runner.model.train_step(micro_batch, optim_wrapper=runner.optim_wrapper)
+            for micro_batch in split(data_batch, self.micro_batch)
+        ]
+        runner.call_hook(
+            "after_train_iter",
+            batch_idx=self._iter,
+            data_batch=data_batch,
+            outputs=_mean(outputs),
+        )
+        self._iter += 1
+
+    def _begin_step(self, data_batch: dict) -> None:
+        model = self.runner.model
+        model = model.module if is_model_wrapper(model) else model
+        begin_step = getattr(getattr(model, "decode_head", None), "begin_step", None)
+        if begin_step is not None:
+            begin_step(data_batch["data_samples"], self.num_micro_batches, self._iter)
+
+
+def split(data_batch: dict[str, Sequence], size: int) -> list[dict[str, Sequence]]:
+    """Split a batch of lists into batches of ``size`` images, in order."""
+    length = len(data_batch["inputs"])
+    return [
+        {key: value[start : start + size] for key, value in data_batch.items()}
+        for start in range(0, length, size)
+    ]
+
+
+def _mean(outputs: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+    return {key: sum(output[key] for output in outputs) / len(outputs) for key in outputs[0]}

@@ -1,0 +1,137 @@
+"""Read pretrained weights, from a file or the Hugging Face Hub, and fit them to a timm ViT.
+
+Everything read here is data: safetensors, or ``torch.load(..., weights_only=True)``.
+"""
+
+import inspect
+import pickle
+from pathlib import Path
+
+import timm.models
+import torch
+from torch import nn
+
+# Parts of published checkpoints that a dense backbone drops on purpose, whatever their layout:
+# classifier and projection heads, and what only pretraining uses (mask tokens, the MAE decoder,
+# the token predictors of EVA-02 and BEiT-3).
+_DROPPED = ("head.", "head_dist.", "mask_token", "decoder_", "lm_head.", "mlm_head.", "mim_head.")
+
+
+def read_hub(vit: nn.Module) -> tuple[dict[str, torch.Tensor], str]:
+    """Read the weights that timm publishes for ``vit``.
+
+    Returns:
+        The state dict as published, and a name of its source for messages.
+
+    Raises:
+        ValueError: If timm publishes no weights for this model.
+        FileNotFoundError: If they can be neither downloaded nor found in the cache.
+    """
+    cfg = vit.pretrained_cfg
+    name = f"{cfg['architecture']}.{cfg['tag']}" if cfg.get("tag") else cfg["architecture"]
+    hub_id = cfg.get("hf_hub_id")
+    if not hub_id:
+        raise ValueError(
+            f"timm publishes no weights for {name}; pass pretrained='/path/to/weights.safetensors' "
+            "or pretrained=False for random ones"
+        )
+    filename = cfg.get("hf_hub_filename") or "model.safetensors"
+    source = f"{filename} of https://huggingface.co/{hub_id}"
+    try:
+        return timm.models.load_state_dict_from_hf(hub_id, filename, weights_only=True), source
+    except Exception as error:  # no network, a proxy, a full disk: the remedy is the same
+        raise FileNotFoundError(
+            f"cannot get the pretrained weights of {name}: {source} ({type(error).__name__}). "
+            f"Download that file and pass pretrained='/path/to/{filename}', "
+            "or pass pretrained=False for random weights"
+        ) from error
+
+
+def read_file(path: str | Path) -> dict[str, torch.Tensor]:
+    """Read a local ``.safetensors`` or weights-only ``.pth`` checkpoint.
+
+    Args:
+        path: File in the layout that the VFM's authors, or timm, publish. ``~`` is expanded.
+
+    Returns:
+        The state dict as published; wrapping dicts (``model``, ``state_dict``) are removed.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If the file is damaged or holds anything but weights.
+    """
+    path = Path(path).expanduser()
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"pretrained weights {path} do not exist; give the path of a .safetensors or .pth "
+            "file, True to download them, or False for random weights"
+        )
+    try:
+        state_dict = timm.models.load_state_dict(str(path), use_ema=False, weights_only=True)
+    except RuntimeError as error:
+        if "weights_only" in str(error):
+            raise ValueError(
+                f"{path} is refused: it holds pickled objects other than tensors, which could run "
+                "code when loaded. Save its state dict alone (safetensors, or torch.save of a dict "
+                "of tensors) and pass that file"
+            ) from error
+        raise ValueError(_damaged(path, error)) from error
+    except (AttributeError, EOFError, OSError, pickle.UnpicklingError, ValueError) as error:
+        raise ValueError(_damaged(path, error)) from error
+    except Exception as error:
+        if type(error).__name__ == "SafetensorError":  # not importable under one name everywhere
+            raise ValueError(_damaged(path, error)) from error
+        raise
+    return state_dict
+
+
+def _damaged(path: Path, error: Exception) -> str:
+    reason = " ".join(str(error).split())[:200]
+    return (
+        f"{path} cannot be read as a checkpoint ({type(error).__name__}: {reason}); "
+        "download it again, or pass a .safetensors or .pth file that holds a state dict"
+    )
+
+
+def to_timm(state_dict: dict[str, torch.Tensor], vit: nn.Module) -> dict[str, torch.Tensor]:
+    """Rename a published state dict to timm's names and resize what timm resizes.
+
+    timm recognises the authors' layouts in each model's own filter, which also applies FlexiViT's
+    resize to the patch embedding and the bicubic one to the position embedding.
+
+    Args:
+        state_dict: As published.
+        vit: The timm model, built at the new image and patch size.
+    """
+    rename = getattr(inspect.getmodule(type(vit)), "checkpoint_filter_fn", None)
+    if rename is None:
+        return state_dict
+    options = {}
+    if "adapt_layer_scale" in inspect.signature(rename).parameters:
+        options["adapt_layer_scale"] = True  # DeiT III's own names of layer scale
+    return rename(state_dict, vit, **options)
+
+
+def load_strict(vit: nn.Module, state_dict: dict[str, torch.Tensor], source: str) -> None:
+    """Load ``state_dict`` into ``vit``; every key must match, save those dropped on purpose.
+
+    Raises:
+        ValueError: Names the source and lists every key that is missing, left over or of another
+            shape.
+    """
+    state_dict = {k: v for k, v in state_dict.items() if not k.startswith(_DROPPED)}
+    expected = {k: v for k, v in vit.state_dict().items() if not k.startswith(_DROPPED)}
+    problems = {
+        "missing": [k for k in expected if k not in state_dict],
+        "unexpected": [k for k in state_dict if k not in expected],
+        "of another shape": [
+            f"{k} {tuple(state_dict[k].shape)} instead of {tuple(v.shape)}"
+            for k, v in expected.items()
+            if k in state_dict and state_dict[k].shape != v.shape
+        ],
+    }
+    if any(problems.values()):
+        found = "; ".join(f"{len(v)} {k}: {', '.join(v)}" for k, v in problems.items() if v)
+        name = vit.pretrained_cfg["architecture"]
+        raise ValueError(f"{source} does not fit {name}, check arch and the file. Keys {found}")
+    vit.load_state_dict(state_dict, strict=False)

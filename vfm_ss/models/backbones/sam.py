@@ -1,0 +1,85 @@
+import math
+
+import torch.nn.functional as F
+from mmseg.registry import MODELS
+from timm.layers import resample_abs_pos_embed_nhwc, resample_patch_embed
+from torch import Tensor, nn
+
+from .vfm import VFMBackbone
+
+#: Side of SAM's pretraining grid (1024 pixels / 16) and of its attention windows, in tokens.
+PRETRAINED_GRID = 64
+PRETRAINED_WINDOW = 14
+
+
+def scaled_window(grid_size: tuple[int, int], patch_size: int) -> int:
+    """Return the side of SAM's attention windows in tokens, scaled with the grid.
+
+    The shorter side decides for a grid that is not square, as it is the side that inference
+    resizes to the crop size.
+
+    Args:
+        grid_size: Height and width of the image in tokens.
+        patch_size: Patch size in pixels, for the message.
+
+    Raises:
+        ValueError: If the scaled window is no whole number; says which sizes work.
+    """
+    side = min(grid_size)
+    if side * PRETRAINED_WINDOW % PRETRAINED_GRID:
+        step = PRETRAINED_GRID // math.gcd(PRETRAINED_GRID, PRETRAINED_WINDOW) * patch_size
+        raise ValueError(
+            f"SAM's windows would be {side * PRETRAINED_WINDOW / PRETRAINED_GRID:.2f} tokens wide "
+            f"at {side * patch_size} pixels and patch size {patch_size}; the shorter side of "
+            f"img_size must be a multiple of {step}: {step}, {2 * step}, {3 * step}, ..."
+        )
+    return side * PRETRAINED_WINDOW // PRETRAINED_GRID
+
+
+def resize_rel_pos(rel_pos: Tensor, length: int) -> Tensor:
+    """Resize a relative position embedding linearly.
+
+    Args:
+        rel_pos: (2G - 1, D) for attention over G tokens along an axis.
+        length: 2g - 1 for the new number of tokens g. The authors of the benchmark resize to
+            2g + 1, which leaves the zero offset off the centre; see docs/fidelity.md.
+
+    Returns:
+        (length, D).
+    """
+    return F.interpolate(rel_pos.T[None].float(), size=length, mode="linear")[0].T.to(rel_pos)
+
+
+@MODELS.register_module()
+class SAM(VFMBackbone):
+    """SAM's image encoder without its neck: windowed attention and relative positions.
+
+    Position embeddings are resized at load time, relative ones to 2g - 1, and the attention
+    windows scale with the grid, so they cover the same share of the image as at pretraining.
+    ``window_size`` in tokens overrides that.
+    """
+
+    key = "sam"
+
+    def _build(self, model_name: str, window_size: int | None = None, **timm_kwargs) -> nn.Module:
+        if window_size is None:
+            grid_size = tuple(size // self.patch_size for size in self.img_size)
+            window_size = scaled_window(grid_size, self.patch_size)
+        return super()._build(model_name, window_size=window_size, **timm_kwargs)
+
+    def _convert(self, state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
+        target = {name: value.shape for name, value in self.vit.state_dict().items()}
+        converted = super()._convert(state_dict)
+        for name, value in converted.items():
+            if name not in target or value.shape == target[name]:
+                continue
+            if name == "patch_embed.proj.weight":
+                converted[name] = resample_patch_embed(value, list(target[name][-2:]))
+            elif name == "pos_embed":
+                converted[name] = resample_abs_pos_embed_nhwc(value, list(target[name][1:3]))
+            elif name.endswith(("rel_pos_h", "rel_pos_w")):
+                converted[name] = resize_rel_pos(value, target[name][0])
+        return converted
+
+    def _norm_is_head(self) -> bool:
+        return True  # the neck

@@ -1,0 +1,121 @@
+"""The VFMs that timm builds and resizes without help from us."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import ClassVar
+
+import mmseg.models
+from mmseg.registry import MODELS
+
+from vfm_ss.vfms import VFMS
+
+from .timm_vit import TimmViT
+
+
+class VFMBackbone(TimmViT):
+    """One of the benchmark's VFMs: a timm model chosen by size, with its own statistics.
+
+    Args:
+        arch: ``'base'`` (ViT-B) or ``'large'`` (ViT-L).
+        patch_size: Patch size in pixels.
+        img_size: Input size in pixels, one number or (H, W).
+        pretrained: See :class:`TimmViT`.
+        frozen: See :class:`TimmViT`.
+        out_indices: See :class:`TimmViT`.
+        **timm_kwargs: See :class:`TimmViT`.
+    """
+
+    #: Key in ``vfm_ss.vfms.VFMS``.
+    key: ClassVar[str]
+
+    def __init__(
+        self,
+        arch: str = "base",
+        patch_size: int = 16,
+        img_size: int | Sequence[int] = 512,
+        pretrained: bool | str | Path = True,
+        frozen: bool = False,
+        out_indices: int | Sequence[int] = -1,
+        **timm_kwargs,
+    ):
+        self.arch = arch
+        super().__init__(
+            VFMS[self.key].timm_name(arch),
+            patch_size=patch_size,
+            img_size=img_size,
+            pretrained=pretrained,
+            frozen=frozen,
+            out_indices=out_indices,
+            **timm_kwargs,
+        )
+
+    def _statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        return VFMS[self.key].mean, VFMS[self.key].std
+
+
+@MODELS.register_module()
+class EVA02(VFMBackbone):
+    """EVA-02 pretrained by masked image modelling: rotary embeddings, no final norm."""
+
+    key = "eva02"
+
+
+@MODELS.register_module()
+class EVA02CLIP(VFMBackbone):
+    """The image tower of EVA-02-CLIP, with its final norm."""
+
+    key = "eva02clip"
+
+
+@MODELS.register_module()
+class DINOv2(VFMBackbone):
+    """DINOv2, without registers."""
+
+    key = "dinov2"
+
+
+@MODELS.register_module()
+class SigLIP(VFMBackbone):
+    """The image tower of SigLIP, without its attention pool."""
+
+    key = "siglip"
+
+
+@MODELS.register_module()
+class DFN(VFMBackbone):
+    """The image tower of a CLIP trained on DFN-2B.
+
+    The large one is timm's QuickGELU model, the activation its weights were trained with; the
+    paper's code uses the GELU one.
+    """
+
+    key = "dfn"
+
+
+@MODELS.register_module()
+class DeiT3IN21K(VFMBackbone):
+    """DeiT III trained on ImageNet-21K, then ImageNet-1K."""
+
+    key = "deit3-in21k"
+
+
+@MODELS.register_module()
+class DeiT3IN1K(VFMBackbone):
+    """DeiT III trained on ImageNet-1K."""
+
+    key = "deit3-in1k"
+
+
+# mmseg has a backbone of this name, too. Who imports vfm_ss gets the benchmark's, under the name
+# that its configs use; mmseg's stays available as `MMSegMAE`.
+MODELS.register_module(name="MMSegMAE", module=mmseg.models.backbones.MAE)
+
+
+@MODELS.register_module(force=True)
+class MAE(VFMBackbone):
+    """The encoder of a masked autoencoder.
+
+    Replaces mmseg's backbone of the same name, which is registered as ``MMSegMAE``.
+    """
+
+    key = "mae"

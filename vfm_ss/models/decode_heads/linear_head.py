@@ -1,0 +1,64 @@
+from mmseg.models.decode_heads.decode_head import BaseDecodeHead
+from mmseg.models.utils import resize
+from mmseg.registry import MODELS
+from mmseg.structures import SegDataSample
+from torch import Tensor
+
+
+@MODELS.register_module()
+class LinearHead(BaseDecodeHead):
+    """One linear layer on every feature vector: the paper's default decoder.
+
+    No norm, no activation, no dropout, and PyTorch's own initialisation of a linear layer, as the
+    authors train it. Logits are upsampled bilinearly to the label's size for the loss and to the
+    image's for prediction.
+
+    Args:
+        in_channels: Channels of the feature map chosen by ``in_index``.
+        num_classes: Number of classes.
+        loss_decode: mmseg loss config, by default the per-image cross entropy.
+        **kwargs: See mmseg's ``BaseDecodeHead`` (``in_index``, ``ignore_index``, ...).
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        num_classes: int,
+        loss_decode: dict | list[dict] | None = None,
+        **kwargs,
+    ):
+        kwargs = {"dropout_ratio": 0, "init_cfg": None, "channels": in_channels, **kwargs}
+        super().__init__(
+            in_channels,
+            num_classes=num_classes,
+            loss_decode=loss_decode or {"type": "PerImageCrossEntropyLoss"},
+            **kwargs,
+        )
+
+    def forward(self, inputs: tuple[Tensor, ...]) -> Tensor:
+        """Classify every feature vector: maps of (B, C, h, w) to logits of (B, K, h, w)."""
+        return self.cls_seg(self._transform_inputs(inputs))
+
+    def loss_by_feat(
+        self, seg_logits: Tensor, batch_data_samples: list[SegDataSample]
+    ) -> dict[str, Tensor]:
+        """Compute the losses on logits upsampled to the size of the labels.
+
+        Unlike mmseg's, without the training accuracy: a top-1 over all classes of every pixel
+        that nothing reads.
+
+        Args:
+            seg_logits: (B, K, h, w).
+            batch_data_samples: B samples with labels of (1, H, W).
+        """
+        label = self._stack_batch_gt(batch_data_samples)
+        logits = resize(
+            seg_logits, size=label.shape[2:], mode="bilinear", align_corners=self.align_corners
+        )
+        weight = None if self.sampler is None else self.sampler.sample(logits, label)
+        losses: dict[str, Tensor] = {}
+        terms = self.loss_decode if hasattr(self.loss_decode, "__iter__") else [self.loss_decode]
+        for term in terms:
+            value = term(logits, label[:, 0], weight=weight, ignore_index=self.ignore_index)
+            losses[term.loss_name] = losses.get(term.loss_name, 0) + value
+        return losses

@@ -1,0 +1,60 @@
+from mmengine.config import ConfigDict
+from mmseg.registry import MODELS
+
+from .sliding_window import SlidingWindowEncoderDecoder
+
+
+@MODELS.register_module()
+class VFMEncoderDecoder(SlidingWindowEncoderDecoder):
+    """A segmentor that takes from the backbone what the backbone decides.
+
+    The mean and standard deviation of the input, its size in training, the size of the test
+    windows and the width of the features follow from the VFM. A config that names another
+    backbone therefore never keeps stale ones.
+
+    Args:
+        backbone: Config of a backbone of this package (or any with the attributes ``mean`` and
+            ``std`` in [0, 1], ``img_size`` in pixels and ``embed_dim``).
+        decode_head: Config of a decode head; ``in_channels`` defaults to the backbone's.
+        data_preprocessor: Config of an mmseg data preprocessor, without ``mean`` and ``std``.
+        test_cfg: See ``SlidingWindowEncoderDecoder``; ``crop_size`` defaults to the backbone's.
+        **kwargs: See mmseg's ``EncoderDecoder``.
+
+    Raises:
+        ValueError: If the data preprocessor states other statistics than the backbone's.
+    """
+
+    def __init__(
+        self,
+        backbone: dict,
+        decode_head: dict,
+        data_preprocessor: dict | None = None,
+        test_cfg: dict | None = None,
+        **kwargs,
+    ):
+        super().__init__(backbone=backbone, decode_head=decode_head, test_cfg=test_cfg, **kwargs)
+        self.test_cfg = ConfigDict({"crop_size": self.backbone.img_size, **(test_cfg or {})})
+        self.data_preprocessor = MODELS.build(self._with_statistics(data_preprocessor or {}))
+
+    def _init_decode_head(self, decode_head: dict) -> None:
+        super()._init_decode_head({"in_channels": self.backbone.embed_dim, **decode_head})
+
+    def _with_statistics(self, data_preprocessor: dict) -> dict:
+        statistics = {
+            "mean": [255 * value for value in self.backbone.mean],
+            "std": [255 * value for value in self.backbone.std],
+        }
+        for name, value in statistics.items():
+            stated = data_preprocessor.get(name)
+            if stated is not None and list(stated) != value:
+                raise ValueError(
+                    f"data_preprocessor.{name} is {list(stated)}, but the weights of "
+                    f"{type(self.backbone).__name__} were trained with {value}; remove it, the "
+                    "segmentor takes it from the backbone"
+                )
+        return {
+            "type": "SegDataPreProcessor",
+            "size": self.backbone.img_size,
+            **data_preprocessor,
+            **statistics,
+        }
