@@ -35,7 +35,7 @@ def test_two_processes(tmp_path):
         )
         for rank in range(2)
     ]
-    assert [process.wait(timeout=120) for process in processes] == [0, 0]
+    assert [process.wait(timeout=300) for process in processes] == [0, 0]
     for case in cases:
         reference = step_gradients(1, case.split(":")[0])
         for rank in range(2):

@@ -15,16 +15,15 @@ def test_classes_are_those_of_the_labels(dtype):
 
 
 @pytest.mark.parametrize(
-    ("ignore", "expected"), [(0, [1, 2]), (-100, [0, 1, 2]), (None, [0, 1, 2]), (2, [0, 1])]
+    ("ignore", "expected"),
+    [(0, [1, 2]), (-100, [0, 1, 2]), (None, [0, 1, 2]), (2, [0, 1]), (70000, [0, 1, 2])],
 )
 def test_any_label_may_be_ignored(ignore, expected):
-    labels = torch.tensor([0, 1, 2])
-    if ignore == -100:
-        labels = torch.tensor([0, 1, 2, -100])
+    labels = torch.tensor([0, 1, 2] if ignore is None else [0, 1, 2, ignore])
     assert find_classes([labels], 3, ignore, ["a"]) == [expected]
 
 
-@pytest.mark.parametrize("wrong", [3, 4, 254, 1000, -1])
+@pytest.mark.parametrize("wrong", [3, 4, 254, 256, 1000, -1, -2])
 def test_unknown_label_names_image_and_remedy(wrong):
     maps = [torch.tensor([0, 255]), torch.tensor([1, wrong, 2])]
     with pytest.raises(ValueError) as error:
@@ -33,6 +32,12 @@ def test_unknown_label_names_image_and_remedy(wrong):
     assert "\n" not in message
     assert message.startswith(f"label {wrong} in bad.png, but num_classes=3 allows 0 to 2")
     assert "good.png" not in message
+
+
+def test_labels_are_not_changed():
+    labels = torch.tensor([2, 0, 255])
+    find_classes([labels], 3, 255, ["a"])
+    assert labels.tolist() == [2, 0, 255]
 
 
 def test_ignored_label_is_unknown_without_ignore_index():

@@ -52,21 +52,18 @@ def find_classes(
     Raises:
         ValueError: If a label is neither a class nor ``ignore_index``.
     """
-    # Slots: any label below 0, the K classes, any label above them, `ignore_index`.
-    slots = (num_classes + 3,)
-    present = label_maps[0].new_zeros((len(label_maps), *slots), dtype=torch.bool)
-    for row, labels in zip(present, label_maps, strict=True):
-        slot = labels.long().clamp(-1, num_classes) + 1
-        if ignore_index is not None:
-            slot = slot.masked_fill(labels == ignore_index, num_classes + 2)
-        row.scatter_(0, slot.flatten(), True)
-    # One transfer for the batch: each would wait for the device.
-    present = present.cpu()
-    unknown = present[:, 0] | present[:, num_classes + 1]
-    if unknown.any():
-        image = int(unknown.nonzero()[0])
-        raise ValueError(_unknown_label(label_maps[image], num_classes, ignore_index, names[image]))
-    return [row.nonzero().flatten().tolist() for row in present[:, 1 : num_classes + 1]]
+    # One value on each side of those that are allowed stands for all beyond.
+    low = min(0, ignore_index or 0) - 1
+    high = max(num_classes - 1, ignore_index or 0) + 1
+    found = []
+    for labels, name in zip(label_maps, names, strict=True):
+        slots = labels.long().clamp(low, high).sub_(low).flatten()
+        values = (torch.bincount(slots).nonzero().flatten() + low).tolist()
+        classes = [value for value in values if value != ignore_index]
+        if any(not 0 <= value < num_classes for value in classes):
+            raise ValueError(_unknown_label(labels, num_classes, ignore_index, name))
+        found.append(classes)
+    return found
 
 
 def _unknown_label(labels: Tensor, num_classes: int, ignore_index: int | None, name: str) -> str:
