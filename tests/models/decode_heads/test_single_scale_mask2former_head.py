@@ -203,6 +203,16 @@ def test_step_prepared_for_other_samples_is_not_used():
     torch.testing.assert_close(head.loss([features], samples, None)["loss_cls"], plain)
 
 
+def test_prepared_step_survives_the_data_preprocessor():
+    segmentor = make_segmentor()
+    head, data = segmentor.decode_head, make_data()
+    head.loss_decode.mask_weight = head.loss_decode.dice_weight = 0
+    plain = segmentor.loss(**segmentor.data_preprocessor(copy(data), True))
+    head.begin_step(data["data_samples"], num_micro_batches=4, step=0)
+    prepared = segmentor.loss(**segmentor.data_preprocessor(copy(data), True))
+    torch.testing.assert_close(prepared["decode.loss_cls"], 4 * plain["decode.loss_cls"])
+
+
 def test_step_finds_unknown_labels_before_the_forward_pass():
     data = make_data()
     data["data_samples"][1].gt_sem_seg.data[0, 3, 4] = 17
