@@ -1,0 +1,3 @@
+from .demo_scenes_dataset import DemoScenesDataset
+
+__all__ = ["DemoScenesDataset"]
