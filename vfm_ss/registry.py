@@ -2,13 +2,14 @@
 
 ``_base_ = 'vfm_ss::...'`` makes mmengine look modules up in the scope ``vfm_ss``. These registries
 are empty: every module of this package is registered in mmseg's, where any mmseg project finds it.
+A look-up goes on to mmseg's, but does not make them import what they hold, so these do.
 """
 
 import mmseg.registry
 from mmengine.registry import Registry
 
 _CHILDREN = [
-    Registry(parent.name, parent=parent, scope="vfm_ss", locations=["vfm_ss"])
+    Registry(parent.name, parent=parent, scope="vfm_ss", locations=[*parent._locations, "vfm_ss"])
     for parent in vars(mmseg.registry).values()
     if isinstance(parent, Registry)
 ]

@@ -1,6 +1,7 @@
 from .hooks import *  # noqa: F403
 from .optim_wrapper import MixedPrecisionOptimWrapper
+from .sampler import PositionSampler
 from .schedulers import FullPolyLR
 from .train_loop import OptimStepTrainLoop
 
-__all__ = ["FullPolyLR", "MixedPrecisionOptimWrapper", "OptimStepTrainLoop"]
+__all__ = ["FullPolyLR", "MixedPrecisionOptimWrapper", "OptimStepTrainLoop", "PositionSampler"]

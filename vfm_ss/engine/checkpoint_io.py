@@ -8,24 +8,31 @@ import torch
 from mmengine.logging import HistoryBuffer
 from mmengine.runner.checkpoint import CheckpointLoader
 
+_np_core = getattr(np, "_core", None) or np.core  # renamed in numpy 2
+
+
+def _history_statistic(owner: type, name: str):
+    """Stand in for ``getattr``, by which a pickled log history names its statistics."""
+    if owner is not HistoryBuffer or name not in ("min", "max", "mean", "current"):
+        raise pickle.UnpicklingError(f"a checkpoint may not look up {name!r} of {owner!r}")
+    return vars(HistoryBuffer)[name]
+
+
 # What mmengine's own checkpoints hold beside tensors and plain Python: the log history.
 _SAFE_GLOBALS = [
     HistoryBuffer,
-    HistoryBuffer.min,
-    HistoryBuffer.max,
-    HistoryBuffer.current,
-    HistoryBuffer.mean,
+    (_history_statistic, "builtins.getattr"),
     np.ndarray,
     np.dtype,
-    np.dtypes.Float64DType,
-    np.dtypes.Int64DType,
-    np.dtypes.Float32DType,
-    np._core.multiarray._reconstruct if hasattr(np, "_core") else np.core.multiarray._reconstruct,
-    np._core.multiarray.scalar if hasattr(np, "_core") else np.core.multiarray.scalar,
+    *(type(np.dtype(kind)) for kind in ("float64", "float32", "int64")),
+    (_np_core.multiarray._reconstruct, "numpy._core.multiarray._reconstruct"),
+    (_np_core.multiarray._reconstruct, "numpy.core.multiarray._reconstruct"),
+    (_np_core.multiarray.scalar, "numpy._core.multiarray.scalar"),
+    (_np_core.multiarray.scalar, "numpy.core.multiarray.scalar"),
 ]
 
 
-def load_local(filename: str, map_location=None) -> dict:
+def load_from_local(filename: str, map_location=None) -> dict:
     """Load a checkpoint file without running anything it holds.
 
     Args:
@@ -42,16 +49,37 @@ def load_local(filename: str, map_location=None) -> dict:
     try:
         with torch.serialization.safe_globals(_SAFE_GLOBALS):
             checkpoint = torch.load(filename, map_location=map_location, weights_only=True)
-    except pickle.UnpicklingError as error:
-        reason = " ".join(str(error).split())
-        found = torch.serialization.get_unsafe_globals_in_checkpoint(filename)
-        raise ValueError(f"checkpoint {filename} is refused: {found or reason}") from error
+    except (EOFError, RuntimeError, pickle.UnpicklingError) as error:
+        raise ValueError(_refusal(filename, error)) from error
     if isinstance(checkpoint, dict) and isinstance(checkpoint.get("meta"), dict):
         # mmengine's `resume` parses this text as a Python config, that is, executes it.
         checkpoint["meta"].pop("config", None)
     return checkpoint
 
 
+def _refusal(filename: str, error: Exception) -> str:
+    try:
+        found = torch.serialization.get_unsafe_globals_in_checkpoint(filename)
+    except Exception:  # not a checkpoint at all
+        found = []
+    allowed = {entry[1] if isinstance(entry, tuple) else _path(entry) for entry in _SAFE_GLOBALS}
+    unsafe = [name for name in found if name not in allowed]
+    if unsafe:
+        return (
+            f"checkpoint {filename} is refused: it holds {', '.join(unsafe)}, which could run code "
+            "when loaded; save its weights alone (a dict with a state_dict of tensors)"
+        )
+    reason = " ".join(str(error).split())[:200]
+    return (
+        f"checkpoint {filename} cannot be read ({type(error).__name__}: {reason}); it is damaged "
+        "or no checkpoint, use another one"
+    )
+
+
+def _path(entry) -> str:
+    return f"{entry.__module__}.{entry.__qualname__}"
+
+
 def register() -> None:
     """Make this the way in which mmengine loads local checkpoints."""
-    CheckpointLoader.register_scheme(prefixes="", loader=load_local, force=True)
+    CheckpointLoader.register_scheme(prefixes="", loader=load_from_local, force=True)

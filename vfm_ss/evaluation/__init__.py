@@ -1,0 +1,3 @@
+from .miou import MeanIoUMetric
+
+__all__ = ["MeanIoUMetric"]

@@ -1,29 +1,28 @@
-"""ADE20K as in the scene parsing challenge of 2016: 150 classes, the label 0 ("other") ignored."""
+"""ADE20K of the scene parsing challenge 2016: 150 classes, label 0 ("other") is ignored.
+
+Read in place: `data_root` is the published archive or the folder in it.
+"""
 
 crop_size = (512, 512)
 num_classes = 150
 
 train_pipeline = [
-    dict(type="LoadImageFromFile"),
-    dict(type="LoadAnnotations", reduce_zero_label=True),
-    dict(type="RandomResize", scale=(2048, 512), ratio_range=(0.5, 2.0), keep_ratio=True),
-    dict(type="RandomCrop", crop_size=crop_size),
-    dict(type="RandomFlip", prob=0.5),
-    dict(type="PhotoMetricDistortion"),
+    dict(type="LoadRandomCrop", crop_size=crop_size),
     dict(type="PackSegInputs"),
 ]
 test_pipeline = [
-    dict(type="LoadImageFromFile"),
-    dict(type="Resize", scale=(2048, 512), keep_ratio=True),
-    dict(type="LoadAnnotations", reduce_zero_label=True),
+    dict(type="LoadImage"),
+    dict(type="ResizeToCover", size=crop_size),
+    dict(type="LoadLabel"),
     dict(type="PackSegInputs"),
 ]
-dataset = dict(type="ADE20KDataset", data_root="data/ade/ADEChallengeData2016")
+
+dataset = dict(type="PairedADE20KDataset", data_root="data/ADEChallengeData2016.zip")
 train_dataloader = dict(
     batch_size=16,
     num_workers=4,
     persistent_workers=True,
-    sampler=dict(type="InfiniteSampler", shuffle=True),
+    sampler=dict(type="PositionSampler"),
     dataset=dict(
         **dataset,
         data_prefix=dict(img_path="images/training", seg_map_path="annotations/training"),
@@ -38,9 +37,11 @@ val_dataloader = dict(
     dataset=dict(
         **dataset,
         data_prefix=dict(img_path="images/validation", seg_map_path="annotations/validation"),
+        test_mode=True,
         pipeline=test_pipeline,
     ),
 )
 test_dataloader = val_dataloader
-val_evaluator = dict(type="IoUMetric", iou_metrics=["mIoU"])
+
+val_evaluator = dict(type="MeanIoUMetric")
 test_evaluator = val_evaluator

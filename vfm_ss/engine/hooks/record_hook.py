@@ -183,8 +183,9 @@ def _describe(model: nn.Module, runner) -> dict:
 def _dataset_name(dataset) -> str:
     while hasattr(dataset, "dataset"):  # RepeatDataset and other wrappers
         dataset = dataset.dataset
-    name = type(dataset).__name__
-    return _DATASETS.get(name, name.removesuffix("Dataset").lower())
+    names = [cls.__name__ for cls in type(dataset).__mro__]
+    known = (_DATASETS[name] for name in names if name in _DATASETS)
+    return next(known, names[0].removesuffix("Dataset").lower())
 
 
 def _percent(value) -> float | None:

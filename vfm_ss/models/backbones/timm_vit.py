@@ -84,8 +84,8 @@ class TimmViT(BaseModule):
                 num_classes=0,
                 **timm_kwargs,
             )
-        except RuntimeError as error:
-            raise ValueError(f"timm cannot build {model_name!r}: {error}") from error
+        except (RuntimeError, TypeError) as error:
+            raise ValueError(f"timm cannot build {model_name!r} as a ViT: {error}") from error
         if not all(hasattr(vit, name) for name in ("blocks", "patch_embed", "pos_embed")):
             raise ValueError(
                 f"{model_name!r} is no plain ViT: it lacks timm's blocks, patch_embed or pos_embed"

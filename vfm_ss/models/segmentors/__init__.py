@@ -1,3 +1,4 @@
+from .sliding_window import SlidingWindowEncoderDecoder
 from .vfm_encoder_decoder import VFMEncoderDecoder
 
-__all__ = ["VFMEncoderDecoder"]
+__all__ = ["SlidingWindowEncoderDecoder", "VFMEncoderDecoder"]

@@ -1,11 +1,12 @@
 from mmengine.config import ConfigDict
-from mmseg.models.segmentors import EncoderDecoder
 from mmseg.registry import MODELS
+
+from .sliding_window import SlidingWindowEncoderDecoder
 
 
 @MODELS.register_module()
-class VFMEncoderDecoder(EncoderDecoder):
-    """mmseg's ``EncoderDecoder`` that takes from the backbone what the backbone decides.
+class VFMEncoderDecoder(SlidingWindowEncoderDecoder):
+    """A segmentor that takes from the backbone what the backbone decides.
 
     The mean and standard deviation of the input, its size in training, the size of the test
     windows and the width of the features follow from the VFM. A config that names another
@@ -16,7 +17,7 @@ class VFMEncoderDecoder(EncoderDecoder):
             ``std`` in [0, 1], ``img_size`` in pixels and ``embed_dim``).
         decode_head: Config of a decode head; ``in_channels`` defaults to the backbone's.
         data_preprocessor: Config of an mmseg data preprocessor, without ``mean`` and ``std``.
-        test_cfg: ``mode='slide'`` (``crop_size`` defaults to the backbone's) or ``'whole'``.
+        test_cfg: See ``SlidingWindowEncoderDecoder``; ``crop_size`` defaults to the backbone's.
         **kwargs: See mmseg's ``EncoderDecoder``.
 
     Raises:

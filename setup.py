@@ -1,0 +1,52 @@
+"""Package vfm_ss: ``pip install .`` or ``pip install -e .``, with an extra for the OpenMMLab stack.
+
+The configs and tools travel inside the package as ``vfm_ss/.mim`` (links in the repository), where
+mmengine looks for them when another project inherits ``vfm_ss::...``.
+"""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+ROOT = Path(__file__).parent
+EXTRAS = ("mminstall", "openmmlab", "tests", "optional")
+
+
+def requirements(name: str) -> list[str]:
+    """Read the requirements of one file, without comments."""
+    lines = (ROOT / "requirements" / f"{name}.txt").read_text(encoding="utf-8").splitlines()
+    return [line.strip() for line in lines if line.strip() and not line.startswith("#")]
+
+
+def version() -> str:
+    """Read the version without importing the package, which needs torch and mmseg."""
+    scope: dict = {}
+    exec((ROOT / "vfm_ss" / "version.py").read_text(encoding="utf-8"), scope)
+    return scope["__version__"]
+
+
+def mim_files() -> list[str]:
+    """List what ``vfm_ss/.mim`` holds: setuptools' own patterns pass over links and dot files."""
+    package = ROOT / "vfm_ss"
+    files = [package / ".mim" / "model-index.yml"]
+    for folder in ("configs", "tools"):
+        for path in (package / ".mim" / folder).glob("**/*"):
+            if path.is_file() and "__pycache__" not in path.parts:
+                files.append(path)
+    return [str(path.relative_to(package)) for path in files]
+
+
+setup(
+    name="vfm_ss",
+    version=version(),
+    description="Benchmark vision foundation models for semantic segmentation on MMSegmentation",
+    long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    packages=find_packages(include=["vfm_ss", "vfm_ss.*"]),
+    package_data={"vfm_ss": mim_files()},
+    python_requires=">=3.10",
+    install_requires=requirements("runtime"),
+    extras_require={name: requirements(name) for name in EXTRAS},
+    zip_safe=False,
+)

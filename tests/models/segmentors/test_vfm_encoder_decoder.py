@@ -1,0 +1,43 @@
+import pytest
+import torch
+from mmseg.registry import MODELS
+
+from vfm_ss.vfms import VFMS
+
+
+def build(key, **kwargs):
+    backbone = dict(type=VFMS[key].name, depth=2, img_size=64, pretrained=False)
+    if key == "sam":
+        backbone.update(img_size=512, global_attn_indexes=[1])
+    return MODELS.build(
+        dict(
+            type="VFMEncoderDecoder",
+            backbone=backbone,
+            decode_head=dict(type="LinearHead", num_classes=5),
+            **{"test_cfg": dict(mode="slide"), **kwargs},
+        )
+    )
+
+
+@pytest.mark.parametrize("key", VFMS)
+def test_the_data_preprocessor_normalises_with_the_backbones_statistics(key):
+    with torch.device("meta"):
+        backbone_size = build(key).backbone.img_size
+    model = build(key, data_preprocessor=dict(bgr_to_rgb=True))
+    image = torch.randint(0, 256, (3, *backbone_size), dtype=torch.uint8)
+    out = model.data_preprocessor({"inputs": [image]})["inputs"][0]
+    rgb = image[[2, 1, 0]].double() / 255
+    mean, std = (torch.tensor(v).double()[:, None, None] for v in (VFMS[key].mean, VFMS[key].std))
+    torch.testing.assert_close(out.double(), (rgb - mean) / std, rtol=1e-4, atol=1e-4)
+
+
+def test_stated_statistics_that_contradict_the_backbone_are_refused():
+    with pytest.raises(ValueError, match=r"data_preprocessor.mean is \[1, 2, 3\], but the weights"):
+        build("mae", data_preprocessor=dict(mean=[1, 2, 3]))
+
+
+def test_sizes_and_widths_come_from_the_backbone():
+    model = build("mae")
+    assert model.data_preprocessor.size == (64, 64)
+    assert model.test_cfg.crop_size == (64, 64)
+    assert model.decode_head.in_channels == 768

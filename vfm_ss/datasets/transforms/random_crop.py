@@ -1,0 +1,184 @@
+"""The training augmentation of the paper, on the pixels that end up in the crop only."""
+
+from dataclasses import dataclass
+from functools import partial
+
+import cv2
+import mmengine.fileio as fileio
+import numpy as np
+from mmcv.transforms.base import BaseTransform
+from mmseg.registry import TRANSFORMS
+
+from vfm_ss.datasets.seeding import sample_rng
+
+from .decode import Header, decode_image, decode_label, read_header, reduction
+from .labels import label_table, map_label
+from .photometric import Distortion, distort, draw_distortion
+from .resize import nearest_indices, resize_part
+
+
+@dataclass(frozen=True)
+class CropPlan:
+    """Where a crop lies in the flipped and resized image.
+
+    Attributes:
+        size: (height, width) of the resized image.
+        top: First row of the crop.
+        left: First column of the crop in the resized image *before* it is flipped.
+        shape: (height, width) of the image's part of the crop; the rest is padding.
+        flip: Whether the image is mirrored.
+    """
+
+    size: tuple[int, int]
+    top: int
+    left: int
+    shape: tuple[int, int]
+    flip: bool
+
+
+@TRANSFORMS.register_module()
+class LoadRandomCrop(BaseTransform):
+    """Load an image and its label and apply the paper's augmentation.
+
+    Same result as, in this order: random horizontal flip, photometric distortion, resize by a
+    uniform factor, padding at the right and bottom, random crop. But the random numbers are drawn
+    first, from (seed, position in the run), and then only the pixels that the crop shows are
+    resized and distorted; a JPEG that shrinks to half or less is decoded at reduced size.
+
+    A sample whose label has no valid pixel gives None, and mmengine takes another one instead,
+    drawn from the same stream.
+
+    Args:
+        crop_size: (height, width) of the result in pixels.
+        scale_range: Bounds of the resize factor.
+        scale_relative_to: 'image' resizes by the factor (paper); 'crop' multiplies it with the
+            factor that fits the image into the crop (the authors' code).
+        flip_prob: Probability of a horizontal flip.
+        distortion: Keyword arguments of `draw_distortion`; None leaves colours as they are.
+        pad_value: Value of padding in the image, before normalisation (0, as the authors).
+        ignore_index: Value of padding and of ignored pixels in the label.
+        backend_args: Storage backend; None reads folders, zip and tar archives and fsspec's stores.
+
+    Raises:
+        ValueError: If a file is damaged, image and label differ in size (and the dataset does not
+            say `resize_label`), or the label holds a value outside the classes; the message names
+            the file.
+    """
+
+    def __init__(
+        self,
+        crop_size: tuple[int, int],
+        scale_range: tuple[float, float] = (0.5, 2.0),
+        scale_relative_to: str = "image",
+        flip_prob: float = 0.5,
+        distortion: dict | None = {},  # noqa: B006  read only, and configs show {} as "on"
+        pad_value: int = 0,
+        ignore_index: int = 255,
+        backend_args: dict | None = None,
+    ) -> None:
+        if scale_relative_to not in ("image", "crop"):
+            raise ValueError(f"scale_relative_to is {scale_relative_to!r}, not 'image' or 'crop'")
+        if not 0 < scale_range[0] <= scale_range[1]:
+            raise ValueError(f"scale_range {scale_range} is not two rising positive factors")
+        self.crop_size = tuple(crop_size)
+        self.scale_range = scale_range
+        self.scale_relative_to = scale_relative_to
+        self.flip_prob = flip_prob
+        self.distortion = distortion
+        self.pad_value = pad_value
+        self.ignore_index = ignore_index
+        self.backend_args = backend_args or {"backend": "archive"}
+
+    def transform(self, results: dict) -> dict | None:
+        """Add `img` (BGR), `gt_seg_map` and mmseg's keys for their shapes; None without a label."""
+        rng = sample_rng(results)
+        image_path, label_path = results["img_path"], results["seg_map_path"]
+        image_data = fileio.get(image_path, self.backend_args)
+        header = read_header(image_data, image_path)
+        label = decode_label(fileio.get(label_path, self.backend_args), label_path)
+        if label.shape != header[:2] and not results.get("resize_label", False):
+            raise ValueError(
+                f"{label_path}: the label is {label.shape[1]} x {label.shape[0]} pixels, but "
+                f"{image_path} is {header.width} x {header.height}; they are not a pair"
+            )
+        plan = self.draw_plan(rng, header[:2])
+        colours = None if self.distortion is None else draw_distortion(rng, **self.distortion)
+
+        table = label_table(results, self.ignore_index)
+        crop = map_label(self._crop_label(label, header, plan), table, label_path)
+        if (crop == self.ignore_index).all() and (
+            map_label(label, table, label_path) == self.ignore_index
+        ).all():
+            # mmengine draws the replacement from numpy's global state.
+            np.random.seed(rng.integers(2**32))
+            return None
+
+        image = self._crop_image(image_data, image_path, header, plan, colours)
+        shape = plan.shape
+        # Channels come first in memory, so that PackSegInputs has nothing to transpose.
+        planes = np.full((3, *self.crop_size), self.pad_value, np.uint8)
+        for channel, plane in enumerate(planes):
+            plane[: shape[0], : shape[1]] = cv2.extractChannel(image, channel)
+        results["img"] = planes.transpose(1, 2, 0)
+        results["gt_seg_map"] = np.full(self.crop_size, self.ignore_index, np.uint8)
+        results["gt_seg_map"][: shape[0], : shape[1]] = crop
+        results.setdefault("seg_fields", []).append("gt_seg_map")
+        results["ori_shape"] = header[:2]
+        results["img_shape"] = shape
+        results["pad_shape"] = self.crop_size
+        results["scale_factor"] = (plan.size[1] / header.width, plan.size[0] / header.height)
+        results["flip"] = plan.flip
+        results["flip_direction"] = "horizontal" if plan.flip else None
+        return results
+
+    def draw_plan(self, rng: np.random.Generator, image_size: tuple[int, int]) -> CropPlan:
+        """Draw flip, scale and place of the crop for an image of (height, width) pixels."""
+        flip = rng.random() < self.flip_prob
+        scale = rng.uniform(*self.scale_range)
+        if self.scale_relative_to == "crop":
+            scale *= min(self.crop_size[0] / image_size[0], self.crop_size[1] / image_size[1])
+        size = tuple(max(int(side * scale), 1) for side in image_size)
+        shape = tuple(map(min, size, self.crop_size))
+        top, left = (
+            int(rng.integers(full - part + 1)) for full, part in zip(size, shape, strict=True)
+        )
+        if flip:
+            left = size[1] - shape[1] - left
+        return CropPlan(size, top, left, shape, flip)
+
+    def _crop_label(self, label: np.ndarray, header: Header, plan: CropPlan) -> np.ndarray:
+        """Take the nearest stored value for every pixel of the crop's image part."""
+        indices = []
+        for axis, first in enumerate((plan.top, plan.left)):
+            nearest = nearest_indices(header[axis], plan.size[axis], first, plan.shape[axis])
+            if label.shape[axis] != header[axis]:
+                nearest = nearest_indices(label.shape[axis], header[axis], 0, header[axis])[nearest]
+            indices.append(nearest)
+        rows, cols = indices
+        if plan.flip:
+            cols = cols[::-1]
+        part = label[rows[0] : rows[-1] + 1]
+        return part.take(rows - rows[0], axis=0).take(cols, axis=1)
+
+    def _crop_image(
+        self, data: bytes, path: str, header: Header, plan: CropPlan, colours: Distortion | None
+    ) -> np.ndarray:
+        """Decode an image and make the crop's image part."""
+        factors = plan.size[0] / header.height, plan.size[1] / header.width
+        reduce = reduction(data, max(factors))
+        image = decode_image(data, path, reduce)
+        if image.shape[:2] != (-(-header.height // reduce), -(-header.width // reduce)):
+            raise ValueError(
+                f"{path}: the decoder gives {image.shape[1]} x {image.shape[0]} pixels, the header "
+                f"says {header.width} x {header.height}; the file is damaged, download it again"
+            )
+        factors = factors[0] * reduce, factors[1] * reduce
+        # Distortion comes before the resize, as in the plain order, unless that is more pixels.
+        first = min(factors) >= 1
+        paint = partial(distort, draw=colours or Distortion())
+        image = resize_part(
+            image, factors, plan.top, plan.left, plan.shape, prepare=paint if first else None
+        )
+        if not first:
+            image = paint(image)
+        return cv2.flip(image, 1) if plan.flip else image
