@@ -4,16 +4,18 @@ from mmseg.datasets import BaseSegDataset
 from mmseg.registry import DATASETS
 
 from .demo_scenes import CLASSES
+from .paired import PairedFilesMixin
 
 
 @DATASETS.register_module()
-class DemoScenesDataset(BaseSegDataset):
+class DemoScenesDataset(PairedFilesMixin, BaseSegDataset):
     """The scenes of ``make_demo_scenes``, eight classes; the label 0 ("other") is ignored.
 
     Args:
         **kwargs: See mmseg's ``BaseSegDataset``.
     """
 
+    DOWNLOAD = "the scenes that tools/demo.sh makes"
     METAINFO: ClassVar[dict] = {
         "classes": CLASSES,
         "palette": [

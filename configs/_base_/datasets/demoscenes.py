@@ -3,25 +3,22 @@
 crop_size = (96, 96)
 num_classes = 8
 
+# The scenes are painted under varying light, and their objects are small as they are.
 train_pipeline = [
-    dict(type="LoadImageFromFile"),
-    dict(type="LoadAnnotations", reduce_zero_label=True),
-    dict(type="RandomResize", scale=(128, 96), ratio_range=(1.0, 1.5), keep_ratio=True),
-    dict(type="RandomCrop", crop_size=crop_size),
-    dict(type="RandomFlip", prob=0.5),
+    dict(type="LoadRandomCrop", crop_size=crop_size, scale_range=(1.0, 1.5), distortion=None),
     dict(type="PackSegInputs"),
 ]
-# The shortest side is the crop size already: nothing to resize.
 test_pipeline = [
-    dict(type="LoadImageFromFile"),
-    dict(type="LoadAnnotations", reduce_zero_label=True),
+    dict(type="LoadImage"),
+    dict(type="ResizeToCover", size=crop_size),
+    dict(type="LoadLabel"),
     dict(type="PackSegInputs"),
 ]
 dataset = dict(type="DemoScenesDataset", data_root="data/demo_scenes")
 train_dataloader = dict(
     batch_size=16,
     num_workers=0,
-    sampler=dict(type="InfiniteSampler", shuffle=True),
+    sampler=dict(type="PositionSampler"),
     dataset=dict(
         **dataset,
         data_prefix=dict(img_path="images/training", seg_map_path="annotations/training"),
@@ -35,9 +32,10 @@ val_dataloader = dict(
     dataset=dict(
         **dataset,
         data_prefix=dict(img_path="images/validation", seg_map_path="annotations/validation"),
+        test_mode=True,
         pipeline=test_pipeline,
     ),
 )
 test_dataloader = val_dataloader
-val_evaluator = dict(type="IoUMetric", iou_metrics=["mIoU"])
+val_evaluator = dict(type="MeanIoUMetric")
 test_evaluator = val_evaluator

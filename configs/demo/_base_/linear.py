@@ -10,7 +10,6 @@ _base_ = [
 model = dict(
     backbone=dict(_delete_=True, patch_size=8, img_size={{_base_.crop_size}}, pretrained=False),
     decode_head=dict(num_classes={{_base_.num_classes}}),
-    test_cfg=dict(stride=(96, 32)),
 )
 
 # The paper's rates, 1e-4 and a tenth of it for the encoder, fine-tune pretrained weights in 40k
