@@ -1,5 +1,7 @@
 """CamVid as an mmseg dataset: the kind of module that any mmseg project brings along."""
 
+from typing import ClassVar
+
 from mmseg.datasets import BaseSegDataset
 from mmseg.registry import DATASETS
 
@@ -8,7 +10,7 @@ from mmseg.registry import DATASETS
 class CamVidDataset(BaseSegDataset):
     """CamVid with the eleven classes of SegNet; the label 11 (unlabelled) is ignored."""
 
-    METAINFO = {
+    METAINFO: ClassVar[dict] = {
         "classes": (
             "sky",
             "building",

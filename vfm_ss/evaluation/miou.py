@@ -1,12 +1,14 @@
 """Mean intersection over union from integer counts."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
 from mmengine.evaluator import BaseMetric
 from mmengine.logging import MMLogger, print_log
 from mmseg.registry import METRICS
+from PIL import Image
 from prettytable import PrettyTable
 from torch import Tensor
 
@@ -67,13 +69,22 @@ class MeanIoUMetric(BaseMetric):
         ignore_index: Label of pixels that do not count.
         collect_device: 'cpu' or 'gpu', where ranks exchange their counts.
         prefix: Prepended to the keys of the result.
+        output_dir: Folder for the predicted label maps as PNG files, in the values of the data
+            set's own files (tools/test.py --out); None saves none.
     """
 
+    default_prefix = ""  # mmengine warns of None
+
     def __init__(
-        self, ignore_index: int = 255, collect_device: str = "cpu", prefix: str | None = None
+        self,
+        ignore_index: int = 255,
+        collect_device: str = "cpu",
+        prefix: str | None = None,
+        output_dir: str | None = None,
     ) -> None:
         super().__init__(collect_device=collect_device, prefix=prefix)
         self.ignore_index = ignore_index
+        self.output_dir = None if output_dir is None else Path(output_dir)
         self.per_class: dict[str, dict[str, float]] = {}
 
     def process(self, data_batch: dict, data_samples: Sequence[dict]) -> None:
@@ -100,6 +111,15 @@ class MeanIoUMetric(BaseMetric):
                     f"{name}: {error}; fix the file, or the dataset's classes"
                 ) from None
             self.results.append(counts.cpu())
+            if self.output_dir is not None:
+                self._save(sample)
+
+    def _save(self, sample: dict) -> None:
+        classes = sample["pred_sem_seg"]["data"].squeeze().cpu().numpy()
+        stored = classes + 1 if sample.get("reduce_zero_label", False) else classes
+        self.output_dir.mkdir(parents=True, exist_ok=True)
+        name = Path(sample["img_path"]).stem + ".png"
+        Image.fromarray(stored.astype(np.uint8)).save(self.output_dir / name)
 
     def compute_metrics(self, results: list[Tensor]) -> dict[str, float]:
         """Sum the counts of all images into aAcc, mIoU and mAcc, and log the table of classes."""

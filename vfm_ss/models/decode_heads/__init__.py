@@ -1,3 +1,4 @@
 from .linear_head import LinearHead
+from .single_scale_mask2former_head import SingleScaleMask2FormerHead
 
-__all__ = ["LinearHead"]
+__all__ = ["LinearHead", "SingleScaleMask2FormerHead"]

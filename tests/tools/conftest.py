@@ -1,0 +1,95 @@
+"""A tiny data set in ADE20K's layout, a config for it, and the tools run as a user runs them."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+CONFIG = """
+_base_ = "{root}/configs/vfm/dinov2_b16_linear_ade20k.py"
+
+crop_size = (64, 64)
+model = dict(
+    backbone=dict(
+        _delete_=True,
+        type="TimmViT",
+        model_name="vit_tiny_patch16_224",
+        depth=2,
+        img_size=crop_size,
+        pretrained=False,
+    ),
+)
+data_root = "data/ade"
+train_pipeline = [dict(type="LoadRandomCrop", crop_size=crop_size), dict(type="PackSegInputs")]
+test_pipeline = [
+    dict(type="LoadImage"),
+    dict(type="ResizeToCover", size=crop_size),
+    dict(type="LoadLabel"),
+    dict(type="PackSegInputs"),
+]
+train_dataloader = dict(
+    num_workers=0,
+    persistent_workers=False,
+    dataset=dict(data_root=data_root, pipeline=train_pipeline),
+)
+val_dataloader = dict(
+    num_workers=0,
+    persistent_workers=False,
+    dataset=dict(data_root=data_root, pipeline=test_pipeline),
+)
+test_dataloader = val_dataloader
+optim_wrapper = dict(optimizer=dict(lr=1e-2))
+train_cfg = dict(max_iters=4, val_interval=2)
+default_hooks = dict(logger=dict(interval=1), checkpoint=dict(interval=2))
+"""
+
+
+@pytest.fixture
+def project(tmp_path):
+    """A folder with `tiny.py` and `data/ade`, three striped images for each split."""
+    rng = np.random.default_rng(0)
+    for split in ("training", "validation"):
+        for kind in ("images", "annotations"):
+            (tmp_path / "data" / "ade" / kind / split).mkdir(parents=True)
+        for k in range(3):
+            label = np.ones((72, 96), np.uint8)
+            label[:, 20 + 10 * k : 60 + 10 * k] = 5
+            label[:8] = 0
+            image = np.where(label[..., None] == 5, (200, 80, 40), (30, 120, 160))
+            image = (image + rng.normal(0, 20, image.shape)).clip(0, 255).astype(np.uint8)
+            folder = tmp_path / "data" / "ade"
+            cv2.imwrite(str(folder / "images" / split / f"{k}.jpg"), image)
+            cv2.imwrite(str(folder / "annotations" / split / f"{k}.png"), label)
+    (tmp_path / "tiny.py").write_text(CONFIG.format(root=ROOT))
+    return tmp_path
+
+
+@pytest.fixture
+def tool(project):
+    """`tool(name, *args)`: run a tool of this repository in the project; returns its output."""
+
+    def run(name: str, *args: str, fails: bool = False) -> str:
+        path = str(ROOT / "tools" / name)
+        command = [path] if name.endswith(".sh") else [sys.executable, path]
+        env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+        env["PORT"] = str(20000 + os.getpid() % 20000)
+        env["PATH"] = f"{Path(sys.executable).parent}:{env['PATH']}"
+        done = subprocess.run(
+            [*command, *args],
+            cwd=project,
+            env=env,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=600,
+        )
+        assert (done.returncode != 0) == fails, done.stdout[-4000:]
+        return done.stdout
+
+    return run

@@ -1,0 +1,101 @@
+"""The main job through the command line: train, validate, record, resume, test, paint."""
+
+import json
+import re
+
+import cv2
+import pytest
+import torch
+
+from vfm_ss.benchmark.records import read_record
+
+pytestmark = pytest.mark.slow
+
+
+def final_weights(project, work_dir, step=4):
+    checkpoint = torch.load(project / work_dir / f"iter_{step}.pth", weights_only=False)
+    return checkpoint["state_dict"]
+
+
+def test_train_test_and_resume(project, tool):
+    log = tool("dist_train.sh", "tiny.py", "1")
+    losses = [float(x) for x in re.findall(r"Iter\(train\).*?decode\.loss_ce: ([\d.]+)", log)]
+    assert len(losses) == 4, "a log line per optimiser step"
+    assert losses[-1] < 0.7 * losses[0]
+    assert re.search(r"Iter\(train\) \[4/4\] .*lr: .*eta: .*time: .*loss: ", log)
+
+    work_dir = project / "work_dirs" / "tiny"
+    record = read_record(work_dir / "record.json")
+    assert (record.name, record.status, record.step, record.max_steps) == ("tiny", "finished", 4, 4)
+    assert [step for step, _ in record.history] == [2, 4]
+    assert record.miou == record.history[-1][1]
+    assert record.best_miou == max(miou for _, miou in record.history)
+    assert (record.decoder, record.train_dataset, record.eval_dataset) == (
+        "linear",
+        "ade20k",
+        "ade20k",
+    )
+    assert (record.effective_batch, record.micro_batch, record.world_size) == (16, 4, 1)
+    assert (record.precision, record.seed, record.patch) == ("fp32", 0, 16)
+    assert 0 < record.step_seconds * 3 < record.train_seconds * 3
+    assert record.iou["wall"] > 0
+
+    # The checkpoint gives the validation's numbers again, and pictures of them.
+    log = tool(
+        "dist_test.sh", "tiny.py", "work_dirs/tiny/iter_4.pth", "1", "--show-dir", "shown",
+        "--out", "maps",
+    )  # fmt: skip
+    results = json.loads(next((work_dir).glob("*/2*.json")).read_text())
+    assert results["mIoU"] == record.miou
+    assert len(list(project.glob("shown/**/*.png"))) == 3
+    maps = [cv2.imread(str(path), cv2.IMREAD_UNCHANGED) for path in project.glob("maps/*.png")]
+    assert [m.shape for m in maps] == [(72, 96)] * 3
+    assert all(m.min() > 0 and m.max() <= 150 for m in maps), "stored as ADE20K stores classes"
+
+    # A finished run is not overwritten by accident.
+    log = tool("train.py", "tiny.py", fails=True)
+    assert "work_dirs/tiny holds a finished run; choose another --work-dir" in log
+
+    # Stopped after step 2 and resumed, the run ends with the same weights.
+    whole = final_weights(project, "work_dirs/tiny")
+    tool("train.py", "tiny.py", "--work-dir", "stopped", "--cfg-options", "train_cfg.max_iters=2",
+         "param_scheduler.end=4")  # fmt: skip
+    log = tool("train.py", "tiny.py", "--work-dir", "stopped", "--resume")
+    assert "resumed epoch: 0, iter: 2" in log
+    for name, value in final_weights(project, "stopped").items():
+        assert torch.equal(value, whole[name]), name
+    resumed = read_record(project / "stopped" / "record.json")
+    assert [step for step, _ in resumed.history] == [2, 4]
+    assert resumed.history[-1] == record.history[-1]
+
+
+def test_the_micro_batch_and_the_number_of_processes_change_nothing(project, tool):
+    runs = {
+        "one": ("train.py", "tiny.py", "--micro-batch", "16"),
+        "sixteen": ("train.py", "tiny.py", "--micro-batch", "1"),
+        "two": ("dist_train.sh", "tiny.py", "2", "--micro-batch", "4"),
+    }
+    options = ("--cfg-options", "train_cfg.val_interval=100", "val_dataloader=None",
+               "val_evaluator=None", "val_cfg=None")  # fmt: skip
+    for name, args in runs.items():
+        tool(*args, "--work-dir", name, *options)
+    expected = final_weights(project, "one")
+    for name in ("sixteen", "two"):
+        for key, value in final_weights(project, name).items():
+            torch.testing.assert_close(
+                value, expected[key], rtol=1e-3, atol=2e-5, msg=f"{name} {key}"
+            )
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (("nowhere.py",), "config nowhere.py does not exist"),
+        (("tiny.py", "--micro-batch", "3"), "micro_batch=3 does not divide the 16 images"),
+        (("tiny.py", "--cfg-options", "data_root=x", "train_dataloader.dataset.data_root=nowhere"),
+         "nowhere"),
+    ],
+)  # fmt: skip
+def test_bad_input_ends_with_one_clear_line(args, message, tool):
+    log = tool("train.py", *args, fails=True)
+    assert message in log.strip().splitlines()[-1]
