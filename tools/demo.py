@@ -122,9 +122,9 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         "--jobs",
         type=int,
-        default=min(os.cpu_count() or 1, 8),
+        default=min(os.cpu_count() or 1, 4),
         metavar="N",
-        help="runs at a time, one thread each; default: one per core (%(default)s)",
+        help="runs at a time, one thread and 1 GB each (default: %(default)s)",
     )
     args = parser.parse_args()
     if args.jobs < 1:
