@@ -6,7 +6,6 @@ Call it again to go on with what was interrupted; finished runs are kept in work
 import argparse
 import os
 import re
-import shutil
 import signal
 import statistics
 import subprocess
@@ -28,6 +27,7 @@ WORK_DIR = ROOT / "work_dirs" / "demo"
 MODELS = ("tiny-vit", "tiny-dinov2", "tiny-eva02", "tiny-sam")
 SETTINGS = ("linear", "probe")
 SEEDS = (0, 1)
+NOTE = "Random weights, synthetic scenes: these numbers say nothing about the real VFMs."
 _STEP = re.compile(r"Iter\(train\) \[\s*(\d+)/(\d+)\]")
 
 
@@ -39,7 +39,6 @@ class Run:
     setting: str
     seed: int
     process: subprocess.Popen | None = None
-    restarted: bool = False
 
     @property
     def config(self) -> str:
@@ -110,9 +109,6 @@ def main() -> int:
     except (OSError, RuntimeError, ValueError) as error:
         print(f"demo.py: error: {error}", file=sys.stderr)
         return 1
-    console.print(
-        "Random weights, synthetic scenes: these numbers say nothing about the real VFMs."
-    )
     return rank()
 
 
@@ -151,7 +147,8 @@ def train(waiting: list[Run], jobs: int, console: Console) -> None:
                 time.sleep(0.5)
                 done = total - len(waiting)
                 for key, (run, bar) in list(running.items()):
-                    if run.process.poll() is not None and _has_ended(run):
+                    if run.process.poll() is not None:
+                        _check_ended(run)
                         del running[key]
                         progress.remove_task(bar)
                         progress.print(_summary(run))
@@ -166,24 +163,17 @@ def train(waiting: list[Run], jobs: int, console: Console) -> None:
                 run.process.wait()
 
 
-def _has_ended(run: Run) -> bool:
-    """Whether a run whose process has ended is finished; if not, it has been started again.
+def _check_ended(run: Run) -> None:
+    """Check that a run whose process has ended is finished.
 
     Raises:
-        RuntimeError: If its process failed.
+        RuntimeError: If it is not.
     """
-    if run.record() is not None:
-        return True
-    if run.process.returncode or run.restarted:
+    if run.record() is None:
         raise RuntimeError(
             f"{run} failed with exit status {run.process.returncode}: {run.last_line()}; "
             f"see {run.log.relative_to(ROOT)}"
         )
-    # Interrupted between its last checkpoint and its last validation, it had nothing left to do.
-    shutil.rmtree(run.work_dir)
-    run.restarted = True
-    run.start()
-    return False
 
 
 def _summary(run: Run) -> str:
@@ -208,11 +198,10 @@ def scores(runs: list[Run], constant: float) -> Table:
 
 
 def rank() -> int:
-    """Print the ranking; return the exit status of tools/rank.py."""
+    """Print the ranking and write the report; return the exit status of tools/rank.py."""
     tool = ROOT / "tools" / "rank.py"
-    command = [sys.executable, str(tool), str(WORK_DIR)]
-    # Ranking needs no torch.
-    return subprocess.run(command, env={**os.environ, "VFM_SS_REGISTER": "0"}).returncode
+    command = [sys.executable, str(tool), str(WORK_DIR), "--note", NOTE]
+    return subprocess.run([*command, "--out", str(WORK_DIR / "report")]).returncode
 
 
 if __name__ == "__main__":

@@ -1,3 +1,4 @@
+#!/usr/bin/env python
 """Rank vision foundation models from finished runs: tables, Kendall's tau, plots and a page."""
 
 import os

@@ -1,3 +1,4 @@
+#!/usr/bin/env python
 """Evaluate a checkpoint, and paint its predictions over the images."""
 
 import argparse

@@ -1,3 +1,4 @@
+#!/usr/bin/env python
 """Train and evaluate one VFM under one setting."""
 
 import argparse

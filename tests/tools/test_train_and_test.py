@@ -68,6 +68,13 @@ def test_train_test_and_resume(project, tool):
     assert [step for step, _ in resumed.history] == [2, 4]
     assert resumed.history[-1] == record.history[-1]
 
+    # Stopped between the last checkpoint and the last validation, it makes up for the latter.
+    (project / "stopped" / "record.json").unlink()
+    tool("train.py", "tiny.py", "--work-dir", "stopped", "--resume")
+    resumed = read_record(project / "stopped" / "record.json")
+    assert resumed.status == "finished"
+    assert resumed.history == [record.history[-1]]
+
 
 def test_the_micro_batch_and_the_number_of_processes_change_nothing(project, tool):
     runs = {

@@ -84,10 +84,17 @@ class RecordHook(Hook):
             )
 
     def before_train(self, runner) -> None:
-        """Start the clock; go on with the history of a resumed run."""
-        path = Path(runner.work_dir) / RECORD_NAME
-        if runner._resume and path.exists():
-            self.history = [row for row in read_record(path).history if row[0] <= runner.iter]
+        """Start the clock; go on with the history of a resumed run.
+
+        A run that was stopped between a checkpoint and the validation at the same step makes up
+        for that validation first, or the record would lack it; at the last step, for ever.
+        """
+        if runner._resume:
+            path = Path(runner.work_dir) / RECORD_NAME
+            if path.exists():
+                self.history = [row for row in read_record(path).history if row[0] <= runner.iter]
+            if _validation_is_due(runner) and runner.iter not in [step for step, _ in self.history]:
+                runner.val_loop.run()
         self._mark = time.perf_counter()
 
     def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:
@@ -159,6 +166,13 @@ def count_parameters(model: nn.Module, trainable: bool = False) -> int:
 
 def _is_training(runner) -> bool:
     return isinstance(runner._train_loop, BaseLoop)
+
+
+def _validation_is_due(runner) -> bool:
+    loop = runner.train_loop
+    if runner.val_loop is None or runner.iter < loop.val_begin or runner.iter == 0:
+        return False
+    return runner.iter % loop.val_interval == 0 or runner.iter == runner.max_iters
 
 
 def _name(cfg) -> str:
