@@ -80,7 +80,8 @@ class Step:
         """Run the step; return the seconds of each part."""
         times = [self._now()]
         amp = self.args.amp
-        with torch.autocast(self.args.device, torch.float16) if amp else nullcontext():
+        device = self.args.device.split(":")[0]
+        with torch.autocast(device, torch.float16) if amp else nullcontext():
             out = self.head(self.backbone(self.images))
             times.append(self._now())
             loss = self.loss(out)
