@@ -44,7 +44,7 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     packages=find_packages(include=["vfm_ss", "vfm_ss.*"]),
-    package_data={"vfm_ss": mim_files()},
+    package_data={"vfm_ss": [*mim_files(), "benchmark/page/*"]},
     python_requires=">=3.10",
     install_requires=requirements("runtime"),
     extras_require={name: requirements(name) for name in EXTRAS},

@@ -4,7 +4,11 @@ Two families of distributions provide mmengine, mmcv and mmseg: OpenMMLab's own 
 maintained continuation by OneDL. vfm_ss runs on both.
 """
 
+import contextlib
+import importlib
 import importlib.metadata as metadata
+import io
+import warnings
 
 from packaging.version import Version
 
@@ -52,11 +56,15 @@ def check() -> None:
 
 
 def prepare() -> None:
-    """Make the configs of vfm_ss and of mmseg known to mmengine's ``_base_ = 'package::...'``.
+    """Import mmseg without its noise, and make its configs and ours known to mmengine.
 
-    mmengine keeps a fixed table of packages whose configs it can inherit; OneDL's continuation
-    keeps OpenMMLab's distribution name for mmseg in it and then does not find it.
+    At import, OneDL's mmseg announces optional parts that it lacks and we do not use. For
+    ``_base_ = 'package::...'``, mmengine keeps a fixed table of packages; OneDL's keeps OpenMMLab's
+    distribution name for mmseg in it and then does not find it.
     """
+    with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Fail to import ``MultiScaleDeformableAttention``")
+        importlib.import_module("mmseg.models")  # and with it mmseg.datasets
     from mmengine.config.utils import MODULE2PACKAGE
 
     MODULE2PACKAGE["vfm_ss"] = "vfm_ss"

@@ -1,3 +1,4 @@
+import os
 import subprocess
 import sys
 
@@ -79,7 +80,7 @@ def test_combined_settings_are_named_after_their_parts():
         ("dinov3_b16_linear_ade20k", "unknown VFM in 'dinov3_b16_linear_ade20k': 'dinov3'"),
         ("dinov2_b16_upernet_ade20k", "unknown decoder"),
         ("dinov2_b16_linear_camvid", "unknown data"),
-        ("dinov2_s16_linear_ade20k", "not a config name"),
+        ("dinov2_s16_linear_ade20k", "unknown size in .*: 's', expected one of b, l"),
         ("dinov2_b016_linear_ade20k", "not a config name"),
         ("dinov2_b16_linear_ade20k.py", "unknown data"),
         ("", "not a config name"),
@@ -100,6 +101,7 @@ def test_config_name_refuses_unknown_parts():
 def test_a_projects_own_vfm_and_dataset_parse_when_asked_for():
     parts = parse_config_name("tiny_vit_b16_probe_camvid", own=True)
     assert (parts.vfm, parts.data, parts.setting) == ("tiny_vit", "camvid", "b16_probe_camvid")
+    assert parse_config_name("tiny_t8_linear_demo", own=True).setting == "t8_linear_demo"
 
 
 def test_setting_name_of_own_datasets_and_unknown_fields():
@@ -118,5 +120,7 @@ def test_importing_settings_and_records_needs_only_the_standard_library():
         "import sys, vfm_ss.benchmark.settings, vfm_ss.benchmark.records;"
         "print([m for m in ('torch', 'mmengine', 'numpy', 'pandas') if m in sys.modules])"
     )
-    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    env = os.environ | {"VFM_SS_REGISTER": "0"}
+    command = [sys.executable, "-c", code]
+    out = subprocess.run(command, capture_output=True, text=True, check=True, env=env)
     assert out.stdout.strip() == "[]"

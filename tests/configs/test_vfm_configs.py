@@ -7,42 +7,72 @@ import torch
 from mmengine.config import Config
 from mmseg.registry import MODELS
 
-from vfm_ss.benchmark.settings import SETTINGS, config_name, parse_config_name
+from vfm_ss.benchmark.settings import (
+    SETTINGS,
+    all_config_names,
+    config_name,
+    parse_config_name,
+)
 from vfm_ss.vfms import VFMS
 
 ROOT = Path(__file__).parents[2] / "configs" / "vfm"
 LEAVES = sorted(ROOT.glob("*.py"))
 
 
-@pytest.mark.parametrize("setting", ["default", "probe"])
-@pytest.mark.parametrize("key", VFMS)
-def test_every_vfm_has_its_config(key, setting):
-    cfg = Config.fromfile(ROOT / f"{config_name(key, setting)}.py")
-    assert cfg.model.backbone.type == VFMS[key].name
-    assert cfg.model.backbone.get("frozen", False) == SETTINGS[setting].frozen
+DATASETS = {
+    "ade20k": "PairedADE20KDataset",
+    "voc2012": "PairedVOC2012Dataset",
+    "cityscapes": "PairedCityscapesDataset",
+    "gta": "GTADataset",
+}
+HEADS = {
+    "linear": "LinearHead",
+    "probe": "LinearHead",
+    "mask2former": "SingleScaleMask2FormerHead",
+}
+
+
+def test_the_leaves_are_the_grid():
+    assert sorted(path.stem for path in LEAVES) == sorted(all_config_names())
 
 
 @pytest.mark.parametrize("path", LEAVES, ids=lambda path: path.stem)
 def test_a_leaf_is_what_its_name_says(path):
     name = parse_config_name(path.stem)
+    setting = SETTINGS[name.setting]
     cfg = Config.fromfile(path)
     backbone, head = cfg.model.backbone, cfg.model.decode_head
-    setting = SETTINGS[name.setting]
     assert backbone.type == VFMS[name.vfm].name
     assert backbone.arch[0] == name.size
     assert backbone.patch_size == name.patch
     assert backbone.pretrained is True
+    assert backbone.get("frozen", False) == setting.frozen
     assert tuple(backbone.img_size) == (setting.crop_size,) * 2
+    assert head.type == HEADS[name.decoder]
     assert head.num_classes == setting.num_classes
+    assert cfg.train_dataloader.dataset.type == DATASETS[setting.train_dataset]
+    assert cfg.val_dataloader.dataset.type == DATASETS[setting.eval_dataset]
     assert cfg.train_cfg.max_iters == setting.steps
     assert cfg.train_cfg.effective_batch == 16
+    assert 16 % cfg.train_cfg.micro_batch == 0
     assert cfg.train_dataloader.batch_size == 16
     assert "mean" not in cfg.model.data_preprocessor
+
+
+BUILT = [config_name(key, "default") for key in VFMS]
+BUILT += [config_name("dinov2", setting) for setting in SETTINGS if setting != "default"]
+
+
+@pytest.mark.parametrize("name", BUILT)
+def test_its_model_is_built_at_full_size(name):
+    cfg = Config.fromfile(ROOT / f"{name}.py")
+    cfg.model.backbone.pretrained = False
     with torch.device("meta"):
-        backbone.pretrained = False
         model = MODELS.build(cfg.model)
     frozen = not any(p.requires_grad for p in model.backbone.parameters())
-    assert frozen == setting.frozen
+    assert frozen == SETTINGS[parse_config_name(name).setting].frozen
+    assert model.decode_head.in_channels == model.backbone.embed_dim
+    assert model.test_cfg.crop_size == model.backbone.img_size
 
 
 @pytest.mark.parametrize("path", LEAVES, ids=lambda path: path.stem)

@@ -146,7 +146,7 @@ SETTINGS = {
         Setting("cityscapes", "Cityscapes", data=DATA["cityscapes"], paper_tau={"default": 0.56}),
         Setting(
             "gta2cityscapes",
-            "GTA V → Cityscapes",
+            "GTA V to Cityscapes",
             data=DATA["gta2cityscapes"],
             paper_tau={"default": 0.64, "cityscapes": 0.73},
         ),
@@ -155,7 +155,9 @@ SETTINGS = {
 
 _BY_FIELDS = {(s.size, s.patch, s.decoder, s.data.train, s.data.eval): s for s in SETTINGS.values()}
 
-_NAME = re.compile(r"(?P<vfm>.+)_(?P<size>[bl])(?P<patch>[1-9]\d*)_(?P<decoder>[^_]+)_(?P<data>.+)")
+_NAME = re.compile(
+    r"(?P<vfm>.+)_(?P<size>[a-z])(?P<patch>[1-9]\d*)_(?P<decoder>[^_]+)_(?P<data>.+)"
+)
 
 
 @dataclass(frozen=True)
@@ -226,7 +228,7 @@ def parse_config_name(name: str, *, own: bool = False) -> ConfigName:
 
     Args:
         name: Name without folder and ``.py``.
-        own: Whether a VFM or dataset of the project's own is accepted.
+        own: Whether a VFM, size or dataset of the project's own is accepted.
 
     Raises:
         ValueError: If the name does not follow the grammar or a part of it is unknown.
@@ -243,6 +245,7 @@ def parse_config_name(name: str, *, own: bool = False) -> ConfigName:
     _one_of(f"decoder in {name!r}", parts.decoder, DECODERS)
     if not own:
         _one_of(f"VFM in {name!r}", parts.vfm, VFMS)
+        _one_of(f"size in {name!r}", parts.size, SIZES)
         _one_of(f"data in {name!r}", parts.data, DATA)
     return parts
 

@@ -1,18 +1,24 @@
 """Listing of images and labels, shared by all datasets: same archives, same checks, same errors."""
 
+import logging
 import posixpath
 from collections import Counter
 from typing import ClassVar
 
 import mmengine.fileio as fileio
+from mmengine.logging import print_log
 
-from .check import probe_labels
+from .check import probe_labels, published_count
 
 
 class PairedFilesMixin:
     """What the datasets add to mmseg's: archives, checked pairs, raw labels.
 
     Comes before a mmseg dataset in the bases. `data_root` is a folder, an archive or a URL.
+
+    Args:
+        backend_args: Storage backend; None reads folders, archives and fsspec's stores.
+        probe: Whether to read a few labels at once and refuse what cannot be right.
 
     Attributes:
         ARCHIVES: First folder of a path in `data_prefix` -> published archive that holds it.
@@ -28,7 +34,10 @@ class PairedFilesMixin:
     STORED_IDS: ClassVar[dict[str, dict[int, int]]] = {}
     resize_label: ClassVar[bool] = False
 
-    def __init__(self, *args, backend_args: dict | None = None, **kwargs) -> None:
+    def __init__(
+        self, *args, backend_args: dict | None = None, probe: bool = True, **kwargs
+    ) -> None:
+        self.probe = probe
         super().__init__(*args, backend_args=backend_args or {"backend": "archive"}, **kwargs)
 
     def _join_prefix(self) -> None:
@@ -56,7 +65,17 @@ class PairedFilesMixin:
         if self._fully_initialized:
             return
         super().full_init()
+        if not self.probe:
+            return
         probe_labels(self)
+        published = published_count(self)
+        if self._indices is None and published not in (None, len(self)):
+            print_log(
+                f"{self.data_root} has {len(self)} samples of the published {published}: results "
+                "will not be those of the benchmark; tools/check_data.py says what is there",
+                logger="current",
+                level=logging.WARNING,
+            )
 
     def load_data_list(self) -> list[dict]:
         """List the samples.

@@ -58,7 +58,7 @@ class Archive:
         try:
             with fs.open(name, "rb") as file:
                 self.members = index(file, fs.size(name))
-        except (tarfile.TarError, zipfile.BadZipFile, ValueError, OSError, EOFError) as error:
+        except Exception as error:  # the readers raise many types on damaged bytes
             raise ValueError(
                 f"{path}: not a readable archive ({error}): truncated or damaged, download it again"
             ) from None
@@ -80,6 +80,8 @@ class Archive:
         Returns:
             The full path in the archive, or None.
         """
+        if inner in self.members:
+            return inner
         inner = os.path.normpath(inner).replace(os.sep, "/").strip("/") if inner else ""
         inner = "" if inner == "." else inner
         parts = self.top.split("/") if self.top else []
@@ -104,35 +106,40 @@ class Archive:
         member = self.members[name]
         try:
             return self._read(name, member)
-        except (ValueError, zlib.error, struct.error, OSError) as error:
+        except Exception as error:
             raise ValueError(
                 f"{name} in the archive {self.path} is damaged ({error}): download it again"
             ) from None
 
     def _read(self, name: str, member: _Member) -> bytes:
-        # Opened anew for every read: nothing is shared between processes.
-        fs, path = fsspec.core.url_to_fs(self.path)
         if member.crc is None:
-            data = fs.cat_file(path, start=member.offset, end=member.offset + member.stored)
+            data = _read_range(self.path, member.offset, member.stored)
         else:
             room = _LOCAL_HEADER.size + len(name.encode()) + _EXTRA
-            raw = fs.cat_file(path, start=member.offset, end=member.offset + room + member.stored)
+            raw = memoryview(_read_range(self.path, member.offset, room + member.stored))
             magic, name_length, extra_length = _LOCAL_HEADER.unpack_from(raw)
             if magic != b"PK\x03\x04":
                 raise ValueError("no file header where the directory points")
             begin = _LOCAL_HEADER.size + name_length + extra_length
             if begin > room:
-                start = member.offset + begin
-                raw, begin = fs.cat_file(path, start=start, end=start + member.stored), 0
+                raw, begin = _read_range(self.path, member.offset + begin, member.stored), 0
             data = raw[begin : begin + member.stored]
-            if member.deflated:
-                # One byte more than announced is enough to see that the size is wrong.
-                data = zlib.decompressobj(-15).decompress(data, member.size + 1)
+            data = zlib.decompress(data, -15, member.size) if member.deflated else bytes(data)
             if zlib.crc32(data) != member.crc:
                 raise ValueError("wrong checksum")
         if len(data) != member.size:
             raise ValueError(f"{len(data)} bytes where {member.size} were expected")
         return data
+
+
+def _read_range(path: str, start: int, length: int) -> bytes:
+    """Read bytes of a file, opened anew: nothing is shared between processes."""
+    if not _is_url(path):
+        with open(path, "rb") as file:
+            file.seek(start)
+            return file.read(length)
+    fs, name = fsspec.core.url_to_fs(path)
+    return fs.cat_file(name, start=start, end=start + length)
 
 
 def _common_folder(folders: set[str], members: dict[str, _Member]) -> str:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sized
 
-import torch
+import numpy as np
 from mmengine.dist import get_dist_info, sync_random_seed
 from mmengine.registry import DATA_SAMPLERS
 from torch.utils.data import Sampler
@@ -60,9 +60,9 @@ class PositionSampler(Sampler):
     def _order(self, epoch: int) -> list[int]:
         if not self.shuffle:
             return list(range(self.size))
-        # One stream per (seed, epoch): seed + epoch would give run 1 the second pass of run 0.
-        generator = torch.Generator().manual_seed((self.seed << 32) + epoch)
-        return torch.randperm(self.size, generator=generator).tolist()
+        # One stream per (seed, epoch): seed + epoch would give run 1 the second pass of run 0, and
+        # torch's CPU generator ignores all but 32 bits of a seed.
+        return np.random.default_rng((self.seed, epoch, self.size)).permutation(self.size).tolist()
 
     def __len__(self) -> int:
         """Return the number of samples in the dataset."""

@@ -73,6 +73,8 @@ class MeanIoUMetric(BaseMetric):
             set's own files (tools/test.py --out); None saves none.
     """
 
+    default_prefix = ""  # mmengine warns of None
+
     def __init__(
         self,
         ignore_index: int = 255,

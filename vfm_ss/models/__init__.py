@@ -1,4 +1,5 @@
 from .backbones import *  # noqa: F403
+from .data_preprocessor import PaddingSegDataPreProcessor  # noqa: F401
 from .decode_heads import *  # noqa: F403
 from .losses import *  # noqa: F403
 from .segmentors import *  # noqa: F403

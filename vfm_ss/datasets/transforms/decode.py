@@ -4,6 +4,7 @@ PNG goes through kornia-rs where it is installed: the same pixels in a third of 
 """
 
 import struct
+import zlib
 from io import BytesIO
 from typing import NamedTuple
 
@@ -44,6 +45,9 @@ def read_header(data: bytes, name: str) -> Header:
     """
     if data.startswith(PNG_SIGNATURE) and len(data) >= 33 and data[12:16] == b"IHDR":
         width, height, depth, color = struct.unpack(">IIBB", data[16:26])
+        if zlib.crc32(data[12:29]) != int.from_bytes(data[29:33], "big"):
+            # Decoders notice too, after they have filled the memory that a wrong size asks for.
+            raise _damaged(name, len(data), "wrong checksum of the header")
         header = Header(height, width, depth, color)
     else:
         try:
@@ -89,6 +93,8 @@ def decode_image(data: bytes, name: str, reduce: int = 1) -> np.ndarray:
         if plain_png and decode_image_png_u8 is not None:
             rgb = decode_image_png_u8(data, header[:2], "rgb")
             return cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR)
+        if header.png_depth is not None:
+            _check_chunks(data)
         flag = {
             1: cv2.IMREAD_COLOR,
             2: cv2.IMREAD_REDUCED_COLOR_2,
@@ -136,6 +142,18 @@ def decode_label(data: bytes, name: str) -> np.ndarray:
         ) from None
     except Exception as error:
         raise _damaged(name, len(data), error) from None
+
+
+def _check_chunks(data: bytes) -> None:
+    """Refuse a PNG whose parts reach beyond its end: OpenCV makes room for what they announce."""
+    at = len(PNG_SIGNATURE)
+    while at < len(data):
+        length, kind = struct.unpack_from(">I4s", data, at)
+        at += 12 + length
+        if at > len(data):
+            raise ValueError(f"truncated in {kind!r}")
+        if kind == b"IEND":
+            break
 
 
 def _damaged(name: str, size: int, reason: object) -> ValueError:

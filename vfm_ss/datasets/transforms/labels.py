@@ -66,10 +66,9 @@ def map_label(label: np.ndarray, table: np.ndarray, name: str) -> np.ndarray:
     wrong = mapped == ILLEGAL
     if wrong.any():
         values = np.unique(label[wrong])[:10].tolist()
-        legal = np.flatnonzero(table != ILLEGAL)
+        classes = np.flatnonzero(table < ILLEGAL)[[0, -1]]
         raise ValueError(
-            f"{name}: label values {values} are outside the classes (known values lie between "
-            f"{legal[0]} and {legal[-1]}); fix the file, or num_classes, reduce_zero_label and "
-            "label_map of the dataset"
+            f"{name}: label values {values} are outside the classes (stored as {classes[0]} to "
+            f"{classes[1]}); fix the file, or classes and reduce_zero_label of the dataset"
         )
     return mapped

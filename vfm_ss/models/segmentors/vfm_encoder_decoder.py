@@ -53,7 +53,7 @@ class VFMEncoderDecoder(SlidingWindowEncoderDecoder):
                     "segmentor takes it from the backbone"
                 )
         return {
-            "type": "SegDataPreProcessor",
+            "type": "PaddingSegDataPreProcessor",
             "size": self.backbone.img_size,
             **data_preprocessor,
             **statistics,

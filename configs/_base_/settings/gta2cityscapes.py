@@ -1,0 +1,14 @@
+"""Domain shift: the default setting trained on GTA V and evaluated on Cityscapes, 20k steps."""
+
+_base_ = [
+    "../models/linear.py",
+    "../datasets/gta2cityscapes.py",
+    "../schedules/schedule_20k.py",
+    "../default_runtime.py",
+]
+
+model = dict(
+    backbone=dict(img_size={{_base_.crop_size}}),
+    decode_head=dict(num_classes={{_base_.num_classes}}),
+)
+train_cfg = dict(micro_batch=2)

@@ -1,0 +1,6 @@
+"""8x8 patches: the default setting with four times as many tokens."""
+
+_base_ = "./default.py"
+
+model = dict(backbone=dict(patch_size=8))
+train_cfg = dict(micro_batch=2)

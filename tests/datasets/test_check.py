@@ -1,0 +1,133 @@
+import io
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from mmengine.config import Config
+from PIL import Image
+
+from vfm_ss.datasets.check import check_config
+
+ROOT = Path(__file__).parents[2]
+CONFIG = ROOT / "configs" / "_base_" / "datasets" / "ade20k.py"
+
+
+def png(array):
+    buffer = io.BytesIO()
+    Image.fromarray(array).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def ade20k(count=12):
+    rng = np.random.default_rng(0)
+    files = {}
+    for split, short in (("training", "train"), ("validation", "val")):
+        for k in range(count):
+            stem = f"{split}/ADE_{short}_{k:08}"
+            image = rng.integers(0, 256, (20, 30, 3), np.uint8)
+            files[f"Main/images/{stem}.jpg"] = png(image)
+            files[f"Main/annotations/{stem}.png"] = png(rng.integers(0, 151, (20, 30), np.uint8))
+    return files
+
+
+def write(path, files):
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, data in files.items():
+            archive.writestr(name, data)
+    return path
+
+
+def run(path, capsys, **kwargs):
+    options = [f"{split}_dataloader.dataset.data_root={path}" for split in ("train", "val", "test")]
+    status = check_config(str(CONFIG), options, **kwargs)
+    captured = capsys.readouterr()
+    return status, captured.out + captured.err
+
+
+@pytest.fixture
+def complete(monkeypatch):
+    from vfm_ss.datasets import PairedADE20KDataset
+
+    counts = {"images/training": 12, "images/validation": 12}
+    monkeypatch.setattr(PairedADE20KDataset, "PUBLISHED", counts)
+
+
+@pytest.mark.usefixtures("complete")
+class TestComplete:
+    @pytest.mark.parametrize("workers", [0, 2])
+    def test_good_data(self, tmp_path, capsys, workers):
+        status, out = run(write(tmp_path / "x.zip", ade20k()), capsys, workers=workers)
+        assert status == 0
+        assert "12 samples (published: 12), 12 read" in out
+        assert "data: complete and usable" in out
+        assert out.count("PairedADE20KDataset") == 2  # test is val
+
+    @pytest.mark.parametrize("workers", [0, 2])
+    def test_every_unusable_file_is_named(self, tmp_path, capsys, workers):
+        files = ade20k()
+        bad = {
+            "Main/images/training/ADE_train_00000001.jpg": b"",
+            "Main/annotations/training/ADE_train_00000003.png": png(
+                np.full((20, 30), 200, np.uint8)
+            ),
+            "Main/annotations/training/ADE_train_00000004.png": png(np.ones((20, 31), np.uint8)),
+        }
+        files.update(bad)
+        empty = "Main/annotations/training/ADE_train_00000006.png"
+        files[empty] = png(np.zeros((20, 30), np.uint8))
+        status, out = run(write(tmp_path / "x.zip", files), capsys, workers=workers)
+        assert status == 1
+        lines = [line for line in out.splitlines() if "UNUSABLE" in line]
+        assert len(lines) == 3
+        for name, line in zip(bad, lines, strict=True):
+            assert Path(name).name in line
+        assert "1 labels without a valid pixel, never used in training: ADE_train_00000006" in out
+
+    def test_quick_reads_a_few(self, tmp_path, capsys):
+        status, out = run(write(tmp_path / "x.zip", ade20k()), capsys, quick=True)
+        assert status == 0
+        assert "12 samples (published: 12), 8 read" in out
+
+
+def test_incomplete_data(tmp_path, capsys):
+    status, out = run(write(tmp_path / "x.zip", ade20k()), capsys)
+    assert status == 1
+    assert "INCOMPLETE: 12 of 20210 samples, get ADEChallengeData2016.zip" in out
+    assert "INCOMPLETE: 12 of 2000 samples" in out
+
+
+def test_missing_data_says_where_to_get_it(tmp_path, capsys):
+    status, out = run(tmp_path / "none.zip", capsys)
+    assert status == 1
+    assert (
+        "none.zip/images/training does not exist: put ADEChallengeData2016.zip (data.csail" in out
+    )
+
+
+@pytest.mark.slow
+def test_command_line(tmp_path):
+    write(tmp_path / "x.zip", ade20k())
+    command = [sys.executable, str(ROOT / "tools" / "check_data.py"), str(CONFIG), "--cfg-options"]
+    command += [
+        f"{s}_dataloader.dataset.data_root={tmp_path}/x.zip" for s in ("train", "val", "test")
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 1
+    assert "INCOMPLETE: 12 of 20210" in done.stdout
+
+
+@pytest.mark.parametrize("name", ["ade20k", "voc2012", "cityscapes", "gta2cityscapes"])
+def test_base_configs_state_each_fact_once(name):
+    cfg = Config.fromfile(CONFIG.with_name(f"{name}.py"))
+    assert cfg.train_pipeline[0].crop_size == cfg.crop_size == cfg.test_pipeline[1].size
+    assert cfg.train_dataloader.batch_size == 16
+    assert cfg.train_dataloader.dataset.pipeline == cfg.train_pipeline
+    assert cfg.val_dataloader.dataset.pipeline == cfg.test_pipeline
+    assert cfg.val_dataloader == cfg.test_dataloader
+    assert cfg.val_evaluator.type == "MeanIoUMetric"
+    expected = dict(ade20k=(150, 512), voc2012=(21, 512), cityscapes=(19, 1024))
+    expected["gta2cityscapes"] = expected["cityscapes"]
+    assert (cfg.num_classes, cfg.crop_size[0]) == expected[name]

@@ -1,0 +1,46 @@
+"""The outside project: its config inherits ours by package name, its labels map to 11 classes."""
+
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from mmengine.config import Config
+from mmseg.registry import DATASETS, MODELS
+
+PROJECT = Path(__file__).parents[2] / "projects" / "camvid"
+
+
+@pytest.fixture
+def root(tmp_path):
+    label = np.repeat(np.arange(12, dtype=np.uint8), 4)[None].repeat(40, 0)
+    for split in ("train", "val"):
+        for kind, name, value in (("images", "a.jpg", label * 20), ("annotations", "a.png", label)):
+            (tmp_path / kind / split).mkdir(parents=True)
+            cv2.imwrite(str(tmp_path / kind / split / name), value)
+    return tmp_path
+
+
+@pytest.mark.parametrize("name", ["dinov2_b16_linear_camvid", "tiny_b16_linear_camvid"])
+def test_its_configs_build(name, root, monkeypatch):
+    monkeypatch.setattr(sys, "path", [str(PROJECT), *sys.path])
+    cfg = Config.fromfile(PROJECT / "configs" / f"{name}.py")
+    cfg.model.backbone.update(pretrained=False, depth=1)
+    model = MODELS.build(cfg.model)
+    assert model.decode_head.num_classes == 11
+    crop = model.backbone.img_size
+    assert model.test_cfg.crop_size == crop
+
+    cfg.val_dataloader.dataset.data_root = str(root)
+    dataset = DATASETS.build(cfg.val_dataloader.dataset)
+    assert len(dataset.metainfo["classes"]) == 11
+    sample = dataset[0]
+    assert sample["inputs"].shape[1] == crop[0]
+    values, counts = np.unique(sample["data_samples"].gt_sem_seg.data, return_counts=True)
+    assert dict(zip(values, counts, strict=True)) == {**dict.fromkeys(range(11), 160), 255: 160}
+
+    cfg.train_dataloader.dataset.data_root = str(root)
+    sample = DATASETS.build(cfg.train_dataloader.dataset)[0]
+    assert sample["inputs"].shape == (3, *crop)
+    assert set(np.unique(sample["data_samples"].gt_sem_seg.data)) <= {*range(11), 255}
