@@ -24,6 +24,8 @@ from plain_mask2former import plain_losses, plain_targets
 
 import vfm_ss  # noqa: F401
 
+# The losses alone take little time: they have more turns.
+LOSSES_PER_ROUND = 5
 PARTS = ("forward", "loss", "backward", "optimiser", "step")
 
 
@@ -78,7 +80,8 @@ class Step:
         """Run the step; return the seconds of each part."""
         times = [self._now()]
         amp = self.args.amp
-        with torch.autocast(self.args.device, torch.float16) if amp else nullcontext():
+        device = self.args.device.split(":")[0]
+        with torch.autocast(device, torch.float16) if amp else nullcontext():
             out = self.head(self.backbone(self.images))
             times.append(self._now())
             loss = self.loss(out)
@@ -195,8 +198,9 @@ def main():
         with torch.no_grad():
             step = steps["mask2former"]
             out = step.head(step.backbone(step.images))
-        losses.append({n: s.time_loss(out) for n, s in steps.items() if n != "linear"})
-    whole, losses = whole[1:], losses[1:]
+        for _ in range(LOSSES_PER_ROUND):
+            losses.append({n: s.time_loss(out) for n, s in steps.items() if n != "linear"})
+    whole, losses = whole[1:], losses[LOSSES_PER_ROUND:]
 
     device = torch.cuda.get_device_name() if args.device.startswith("cuda") else "CPU"
     print(
