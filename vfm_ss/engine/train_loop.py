@@ -30,7 +30,8 @@ class OptimStepTrainLoop(IterBasedTrainLoop):
         **kwargs: See mmengine's ``IterBasedTrainLoop`` (``val_interval``, ...).
 
     Raises:
-        ValueError: If dataloader, micro-batch and processes do not make the effective batch.
+        ValueError: If dataloader, micro-batch and processes do not make the effective batch, or
+            the decode head has another number of classes than the dataset.
     """
 
     def __init__(
@@ -48,6 +49,18 @@ class OptimStepTrainLoop(IterBasedTrainLoop):
             effective_batch, micro_batch, get_world_size(), self.dataloader.batch_size
         )
         self.micro_batch = self.dataloader.batch_size // self.num_micro_batches
+        self._check_classes()
+
+    def _check_classes(self) -> None:
+        classes = getattr(self.dataloader.dataset, "metainfo", {}).get("classes")
+        head = getattr(_unwrapped(self.runner.model), "decode_head", None)
+        if classes is None or head is None or len(classes) == head.num_classes:
+            return
+        raise ValueError(
+            f"decode_head.num_classes={head.num_classes}, but the training dataset "
+            f"{type(self.dataloader.dataset).__name__} has {len(classes)} classes; set "
+            f"model.decode_head.num_classes={len(classes)}"
+        )
 
     def run(self):
         """Train."""
@@ -84,11 +97,14 @@ class OptimStepTrainLoop(IterBasedTrainLoop):
         self._iter += 1
 
     def _begin_step(self, data_batch: dict) -> None:
-        model = self.runner.model
-        model = model.module if is_model_wrapper(model) else model
-        begin_step = getattr(getattr(model, "decode_head", None), "begin_step", None)
+        head = getattr(_unwrapped(self.runner.model), "decode_head", None)
+        begin_step = getattr(head, "begin_step", None)
         if begin_step is not None:
             begin_step(data_batch["data_samples"], self.num_micro_batches, self._iter)
+
+
+def _unwrapped(model: torch.nn.Module) -> torch.nn.Module:
+    return model.module if is_model_wrapper(model) else model
 
 
 def split(data_batch: dict[str, Sequence], size: int) -> list[dict[str, Sequence]]:
