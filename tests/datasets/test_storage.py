@@ -93,8 +93,9 @@ class TestBackend:
         assert not backend.exists(f"{root}/Main/images/train/z.jpg")
 
     def test_missing_member_names_file_and_place(self, root):
-        with pytest.raises(FileNotFoundError, match=r"Main/images/z\.jpg"):
+        with pytest.raises(FileNotFoundError, match=r"Main/images/z\.jpg") as error:
             fileio.get(f"{root}/Main/images/z.jpg", ARGS)
+        assert root in str(error.value)
 
     def test_local_copy(self, root):
         with ArchiveBackend().get_local_path(f"{root}/Main/readme.txt") as path:

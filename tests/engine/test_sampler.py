@@ -113,9 +113,13 @@ def batches(count, workers, skip=0, dataset=None, batch_size=4):
         dataset=dataset or dict(type="Noise"),
         collate_fn=dict(type="default_collate"),
     )
-    iterator = _InfiniteDataloaderIterator(Runner.build_dataloader(cfg, seed=5))
-    if skip:
+    loader = Runner.build_dataloader(cfg, seed=5)
+    iterator = _InfiniteDataloaderIterator(loader)
+    if skip and hasattr(iterator, "skip_iter"):
         iterator.skip_iter(skip)
+    elif skip:  # the original mmengine leaves it to the train loop
+        loader.sampler.skip(skip * batch_size)
+        iterator = _InfiniteDataloaderIterator(loader)
     return [next(iterator) for _ in range(count)]
 
 

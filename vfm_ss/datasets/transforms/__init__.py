@@ -1,5 +1,7 @@
 """Transforms of the training and test pipelines, registered with mmseg."""
 
-from .loading import LoadImage, LoadLabel  # noqa: F401
-from .random_crop import LoadRandomCrop  # noqa: F401
-from .resize import ResizeToCover  # noqa: F401
+from .loading import LoadImage, LoadLabel
+from .random_crop import LoadRandomCrop
+from .resize import ResizeToCover
+
+__all__ = ["LoadImage", "LoadLabel", "LoadRandomCrop", "ResizeToCover"]

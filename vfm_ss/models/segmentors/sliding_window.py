@@ -46,7 +46,8 @@ def window_starts(length: int, window: int, stride: int | None = None) -> list[i
         count = -(-(length - window) // stride) + 1
         return [min(k * stride, length - window) for k in range(count)]
     count = -(-length // window)
-    # Integer arithmetic: with floats the last window can end one pixel short of the border.
+    # Whole numbers: in floats, as the authors', the last window ends a pixel short for some sizes
+    # (none at crop 512 or 1024), and that pixel has no logits.
     return [k * (length - window) // max(count - 1, 1) for k in range(count)]
 
 
