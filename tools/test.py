@@ -16,8 +16,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         "--show-dir",
         metavar="DIR",
-        help="save images with labels and predictions painted over them, "
-        "in WORK_DIR/<time>/DIR or an absolute DIR",
+        help="save images with label (left) and prediction (right) painted over them, "
+        "as DIR/vis_data/vis_image/*.png",
     )
     parser.add_argument(
         "--wait-time", type=float, default=2, help="seconds between two shown predictions"
