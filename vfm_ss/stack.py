@@ -64,7 +64,8 @@ def prepare() -> None:
     """
     with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Fail to import ``MultiScaleDeformableAttention``")
-        importlib.import_module("mmseg.models")  # and with it mmseg.datasets
+        for module in ("mmseg.datasets", "mmseg.models"):
+            importlib.import_module(module)
     from mmengine.config.utils import MODULE2PACKAGE
 
     MODULE2PACKAGE["vfm_ss"] = "vfm_ss"
