@@ -3,7 +3,9 @@
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 python=python
-if [ -x "$here/../.venv/bin/python" ]; then python="$here/../.venv/bin/python"; fi
+if [ -z "${VIRTUAL_ENV:-}${CONDA_PREFIX:-}" ] && [ -x "$here/../.venv/bin/python" ]; then
+    python="$here/../.venv/bin/python"  # nothing is activated: what tools/install.sh made
+fi
 export PYTHONPATH="$here/..${PYTHONPATH:+:$PYTHONPATH}"
 exec "$python" -m torch.distributed.run \
     --nnodes="${NNODES:-1}" \
