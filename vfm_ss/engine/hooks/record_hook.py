@@ -63,6 +63,7 @@ class RecordHook(Hook):
         self.train_seconds = 0.0
         self.step_times: list[float] = []
         self._mark = 0.0
+        self._commit: str | None = None
 
     def before_run(self, runner) -> None:
         """Refuse to overwrite the record of a finished run.
@@ -89,6 +90,7 @@ class RecordHook(Hook):
         A run that was stopped between a checkpoint and the validation at the same step makes up
         for that validation first, or the record would lack it; at the last step, for ever.
         """
+        self._commit = commit()  # of the code that runs, whatever is checked out meanwhile
         if runner._resume:
             path = Path(runner.work_dir) / RECORD_NAME
             if path.exists():
@@ -154,7 +156,7 @@ class RecordHook(Hook):
             precision=precision_of(runner.optim_wrapper),
             compiled=_is_compiled(model),
             versions=_versions(),
-            commit=commit(),
+            commit=self._commit,
         )
         write_record(Path(runner.work_dir) / RECORD_NAME, record)
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import timm.models
 import torch
+from safetensors import SafetensorError
 from torch import nn
 
 # Parts of published checkpoints that a dense backbone drops on purpose, whatever their layout:
@@ -76,12 +77,15 @@ def read_file(path: str | Path) -> dict[str, torch.Tensor]:
                 "of tensors) and pass that file"
             ) from error
         raise ValueError(_damaged(path, error)) from error
-    except (AttributeError, EOFError, OSError, pickle.UnpicklingError, ValueError) as error:
+    except (
+        AttributeError,
+        EOFError,
+        OSError,
+        SafetensorError,
+        ValueError,
+        pickle.UnpicklingError,
+    ) as error:
         raise ValueError(_damaged(path, error)) from error
-    except Exception as error:
-        if type(error).__name__ == "SafetensorError":  # not importable under one name everywhere
-            raise ValueError(_damaged(path, error)) from error
-        raise
     return state_dict
 
 
