@@ -94,7 +94,8 @@ class LocalEngine:
             for handle in handles:  # repeated: a worker that is just starting may miss one
                 _kill(int(handle), signal.SIGTERM)
             time.sleep(0.5)
-            handles = [handle for handle in handles if handle not in self.ended(handles)]
+            done = self.ended(handles)
+            handles = [handle for handle in handles if handle not in done]
         for handle in handles:
             _kill(int(handle), signal.SIGKILL)
         return ""

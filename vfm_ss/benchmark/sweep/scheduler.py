@@ -182,12 +182,12 @@ class Sweep:
         for handle in self._engine.ended(list(self._working)):
             run = self._working.pop(handle)
             state = self._look(run)
-            self._tell(run, state)
+            self._tell(run)
             if state.state == "done":
                 score = "unknown" if state.miou is None else f"{state.miou:.2f}"
                 self._say(f"done: {run}, mIoU {score}")
             elif state.state == "failed":
-                self._say(f"failed: {run}: {state.error}; log: {state.log}")
+                self._say(f"failed: {run}; log: {state.log}")
             elif state.state == "running":  # another sweep was faster
                 self._submissions[run] -= 1
                 self._elsewhere.append(run)
@@ -224,23 +224,20 @@ class Sweep:
         self._say(f"failed: {run}: {error}")
 
     def _report(self) -> None:
-        states = self.states()
-        for run, state in zip(self.runs, states, strict=True):
-            if run in self._working.values():
-                self._tell(run, state)
-        self._show(states)
+        for run in self._working.values():
+            self._tell(run)
+        self._show(self.states())
 
-    def _tell(self, run: Run, state: RunState) -> None:
-        """Say once that an attempt failed."""
-        try:
-            journal = read_journal(run.work_dir)
-        except ValueError:
-            return
-        failed = journal.failed_attempts() if journal and journal.sweep == self.id else 0
-        if failed > self._told.get(run, 0) and state.state not in ("failed", "done"):
-            error = next((a.error for a in reversed(journal.attempts) if a.error), "unknown")
-            self._say(f"attempt {failed} of {journal.max_attempts} failed: {run}: {error}")
-        self._told[run] = failed
+    def _tell(self, run: Run) -> None:
+        """Say once of every attempt that it failed."""
+        journal = self._journal(run)
+        failed = [a for a in journal.attempts if a.sweep == self.id and a.result == "failed"]
+        for number in range(self._told.get(run, 0), len(failed)):
+            self._say(
+                f"attempt {number + 1} of {self._rules.retries + 1} failed: {run}: "
+                f"{failed[number].error}"
+            )
+        self._told[run] = len(failed)
 
 
 def _owner(run: Run) -> str:
