@@ -77,7 +77,7 @@ def tool(project):
     def run(name: str, *args: str, fails: bool = False) -> str:
         path = str(ROOT / "tools" / name)
         command = [path] if name.endswith(".sh") else [sys.executable, path]
-        env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+        env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": f"{ROOT}:{project}"}
         env["PORT"] = str(20000 + os.getpid() % 20000)
         env["PATH"] = f"{Path(sys.executable).parent}:{env['PATH']}"
         done = subprocess.run(
