@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from vfm_ss.benchmark.cli_sweep import main
-from vfm_ss.benchmark.sweep import plan
+from vfm_ss.benchmark.sweep import engines, plan
 
 
 def expand(work_dir, *_):
@@ -19,4 +19,5 @@ def expand(work_dir, *_):
 
 
 plan.expand = expand
+engines.SlurmEngine.poll_seconds = 0.2
 raise SystemExit(main())

@@ -1,10 +1,7 @@
 """Sweeps of stand-ins through the command line: faults, interruptions, several sweeps at once."""
 
-import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -16,39 +13,7 @@ from vfm_ss.benchmark.sweep.lock import LOCK_NAME, RunLock, process_start
 
 pytestmark = pytest.mark.slow
 
-HERE = Path(__file__).parent
 QUICK = ("--retry-seconds", "0", "--configs", "runs.json")
-
-
-@pytest.fixture
-def sweep(tmp_path, monkeypatch):
-    """`sweep(runs, *args, seconds=0)`: start tools/sweep.py on stand-ins in `tmp_path`."""
-    monkeypatch.chdir(tmp_path)
-    started = []
-
-    def start(runs, *args, seconds=0.0):
-        Path("runs.json").write_text(json.dumps(runs))
-        process = subprocess.Popen(
-            [sys.executable, str(HERE / "sweep_of_stand_ins.py"), *args],
-            env={
-                **os.environ,
-                "VFM_SS_REGISTER": "0",
-                "PYTHONPATH": str(HERE.parents[2]),
-                "STAND_IN_SECONDS": str(seconds),
-            },
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            start_new_session=True,
-        )
-        started.append(process)
-        return process
-
-    yield start
-    for process in started:
-        if process.poll() is None:
-            process.kill()
-            process.wait()
 
 
 def end(process, status):

@@ -151,7 +151,7 @@ class SlurmEngine:
         try:
             jobs = self._executor.submit_array(list(workers))
         except RuntimeError as error:  # submitit's FailedSubmissionError
-            reason = " ".join(str(error.__cause__ or error).split())
+            reason = " ".join(str(error).split())
             raise ValueError(f"Slurm refuses the jobs: {reason}") from None
         return [job.job_id for job in jobs]
 

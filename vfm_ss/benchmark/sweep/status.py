@@ -132,7 +132,7 @@ def exit_status(states: Iterable[RunState]) -> int:
     kinds = {state.state for state in states}
     if "failed" in kinds:
         return FAILED
-    return ALL_DONE if kinds <= {"done"} else NOT_YET
+    return ALL_DONE if kinds == {"done"} else NOT_YET
 
 
 def table(states: Iterable[RunState]) -> str:
