@@ -40,6 +40,8 @@ def run_task(name, script):
         env |= {"SLURM_ARRAY_JOB_ID": job, "SLURM_ARRAY_TASK_ID": index}
         env["SLURM_JOB_ID"] = str(1000 + 100 * int(job) + int(index))
     while (ROOT / "hold").exists():
+        if not (QUEUE / name).exists():  # cancelled
+            return
         time.sleep(0.05)
     restarts = 0
     while True:

@@ -136,9 +136,8 @@ def test_the_script_for_slurm(slurm, tmp_path):
     for name in list((slurm / "queue").iterdir())[:2]:
         name.unlink()
     assert len(engine.ended(handles)) == 2
-    for process in (slurm / "queue").iterdir():
-        process.unlink()
-    (slurm / "hold").unlink()
+    for name in (slurm / "queue").iterdir():
+        name.unlink()
 
 
 def test_slurm_options_that_it_refuses_are_named(slurm, tmp_path):
