@@ -130,7 +130,7 @@ def _engine(args: argparse.Namespace):
     parameters = {
         "partition": args.partition,
         "time": _minutes(args.time) if args.time else None,
-        "gpus_per_node": args.gpus_per_run,
+        "gpus_per_node": args.gpus_per_run or None,
         "cpus_per_task": args.cpus,
         "mem": args.mem,
         "additional_parameters": dict(_key_value(item) for item in args.slurm),
@@ -218,7 +218,11 @@ def _add_run(commands) -> None:
         help="runs at a time (default: one for each GPU, one without GPU, all under Slurm)",
     )
     p.add_argument(
-        "--gpus-per-run", type=_positive, default=1, metavar="N", help="default: %(default)s"
+        "--gpus-per-run",
+        type=_count,
+        default=1,
+        metavar="N",
+        help="0 trains on the CPU (default: %(default)s)",
     )
     faults = p.add_argument_group("when a run fails")
     faults.add_argument(

@@ -170,6 +170,7 @@ def test_gpus_are_shared_among_runs(monkeypatch):
     assert local_slots(None, 1) == ["4", "5", "GPU-a1", "7", "9"]
     assert local_slots(None, 2) == ["4,5", "GPU-a1,7"]
     assert local_slots(1, 2) == ["4,5"]
+    assert local_slots(2, 0) == ["", ""]
     with pytest.raises(ValueError, match=r"3 runs at a time with 2 GPU\(s\) each need more than"):
         local_slots(3, 2)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")

@@ -58,7 +58,7 @@ class LocalEngine:
         worker.env["CUDA_VISIBLE_DEVICES"] = os.environ.get("CUDA_VISIBLE_DEVICES")
         if slot is not None:
             worker.env["CUDA_VISIBLE_DEVICES"] = slot
-        elif "OMP_NUM_THREADS" not in os.environ:  # the runs share the cores
+        if not slot and "OMP_NUM_THREADS" not in os.environ:  # the runs share the cores
             worker.env["OMP_NUM_THREADS"] = str(self._threads)
         # Ctrl-C reaches the whole group of the terminal; workers wait for our SIGTERM instead.
         before = signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -192,11 +192,13 @@ def local_slots(jobs: int | None, gpus_per_run: int) -> list[str | None]:
 
     Args:
         jobs: How many runs at a time; None for as many as the GPUs allow, without a GPU one.
-        gpus_per_run: GPUs of each run.
+        gpus_per_run: GPUs of each run; 0 hides them.
 
     Raises:
         ValueError: If there are too few GPUs.
     """
+    if gpus_per_run == 0:
+        return [""] * (jobs or 1)
     gpus = visible_gpus()
     if not gpus:
         return [None] * (jobs or 1)

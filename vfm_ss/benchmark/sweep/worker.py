@@ -206,8 +206,9 @@ class Worker:
             pid, here = attempt.pid, attempt.machine == this_machine()
             if here and pid and process_start(pid) == attempt.pid_start:
                 end_group(pid, lambda pid=pid: process_start(pid) is None)
-            attempt.result = "failed"
-            attempt.error = "the process that looked after it was killed"
+            requeued = os.environ.get("SLURM_RESTART_COUNT", "0") != "0"
+            attempt.result = "stopped" if requeued else "failed"
+            attempt.error = None if requeued else "the process that looked after it was killed"
         journal.write(self.folder)
         return journal
 
