@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 
 CONFIG = """
-_base_ = "{root}/configs/vfm/dinov2_b16_linear_ade20k.py"
+_base_ = "{root}/configs/vfm/dinov2_b16_{decoder}_ade20k.py"
 
 crop_size = (64, 64)
 model = dict(
@@ -24,6 +24,7 @@ model = dict(
         img_size=crop_size,
         pretrained=False,
     ),
+    decode_head=dict({head}),
 )
 data_root = "data/ade"
 train_pipeline = [dict(type="LoadRandomCrop", crop_size=crop_size), dict(type="PackSegInputs")]
@@ -48,11 +49,18 @@ optim_wrapper = dict(optimizer=dict(lr=1e-2))
 train_cfg = dict(max_iters=4, val_interval=2)
 default_hooks = dict(logger=dict(interval=1), checkpoint=dict(interval=2))
 """
+TINY_MASK2FORMER = (
+    "channels=32, num_queries=8, num_layers=2, num_heads=4, feedforward_channels=64, "
+    "loss_decode=dict(type='Mask2FormerLoss', num_points=64)"
+)
 
 
 @pytest.fixture
 def project(tmp_path):
-    """A folder with `tiny.py` and `data/ade`, three striped images for each split."""
+    """A folder with `tiny.py`, the same with Mask2Former in `m2f.py`, and `data/ade`.
+
+    The data set has three striped images for each split.
+    """
     rng = np.random.default_rng(0)
     for split in ("training", "validation"):
         for kind in ("images", "annotations"):
@@ -66,7 +74,8 @@ def project(tmp_path):
             folder = tmp_path / "data" / "ade"
             cv2.imwrite(str(folder / "images" / split / f"{k}.jpg"), image)
             cv2.imwrite(str(folder / "annotations" / split / f"{k}.png"), label)
-    (tmp_path / "tiny.py").write_text(CONFIG.format(root=ROOT))
+    for name, decoder, head in (("tiny", "linear", ""), ("m2f", "mask2former", TINY_MASK2FORMER)):
+        (tmp_path / f"{name}.py").write_text(CONFIG.format(root=ROOT, decoder=decoder, head=head))
     return tmp_path
 
 

@@ -7,11 +7,11 @@ import json
 import math
 import os
 import stat
-import uuid
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
 from vfm_ss.benchmark.settings import setting_name
+from vfm_ss.files import write_atomically
 
 SCHEMA = 1
 STATUSES = ("running", "finished")
@@ -120,24 +120,9 @@ def write_record(path: str | Path, record: Record) -> None:
     Raises:
         ValueError: If a value does not fit the schema.
     """
-    path = Path(path)
     record.__post_init__()  # fields may have been set since it was made
     text = json.dumps(asdict(record), indent=1, allow_nan=False, ensure_ascii=False) + "\n"
-    temp = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
-    try:
-        with open(temp, "x", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temp, path)
-    finally:
-        temp.unlink(missing_ok=True)
-    if hasattr(os, "O_DIRECTORY"):  # make the rename itself survive a power cut
-        folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+    write_atomically(path, text.encode())
 
 
 def read_record(path: str | Path) -> Record:

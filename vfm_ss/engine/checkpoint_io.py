@@ -1,12 +1,18 @@
-"""Read mmengine's checkpoints (``load_from``, ``--resume``, tools/test.py) as data."""
+"""mmengine's checkpoints (``load_from``, ``--resume``, tools/test.py): data, and never in parts."""
 
 import os.path as osp
 import pickle
+import re
+import zipfile
+from pathlib import Path
 
 import numpy as np
 import torch
+from mmengine.fileio import LocalBackend, register_backend
 from mmengine.logging import HistoryBuffer
 from mmengine.runner.checkpoint import CheckpointLoader
+
+from vfm_ss.files import write_atomically
 
 _np_core = getattr(np, "_core", None) or np.core  # renamed in numpy 2
 
@@ -46,6 +52,9 @@ def load_from_local(filename: str, map_location=None) -> dict:
     filename = osp.expanduser(filename)
     if not osp.isfile(filename):
         raise FileNotFoundError(f"checkpoint {filename} does not exist")
+    damage = find_damage(filename)
+    if damage:
+        raise ValueError(_damaged(filename, damage))
     try:
         with torch.serialization.safe_globals(_SAFE_GLOBALS):
             checkpoint = torch.load(filename, map_location=map_location, weights_only=True)
@@ -70,9 +79,13 @@ def _refusal(filename: str, error: Exception) -> str:
             "when loaded; save its weights alone (a dict with a state_dict of tensors)"
         )
     reason = " ".join(str(error).split())[:200]
+    return _damaged(filename, f"{type(error).__name__}: {reason}")
+
+
+def _damaged(filename: str, reason: str) -> str:
     return (
-        f"checkpoint {filename} cannot be read ({type(error).__name__}: {reason}); it is damaged "
-        "or no checkpoint, use another one"
+        f"checkpoint {filename} cannot be read ({reason}); it is damaged or no checkpoint, use "
+        "another one"
     )
 
 
@@ -80,6 +93,51 @@ def _path(entry) -> str:
     return f"{entry.__module__}.{entry.__qualname__}"
 
 
+def find_damage(filename: str | Path) -> str | None:
+    """Check the stored checksums of a checkpoint, which torch does not when it reads tensors.
+
+    Returns:
+        What is wrong; None for a sound file, or one in torch's old format, which has no checksums.
+
+    Raises:
+        OSError: If the file cannot be read.
+    """
+    with open(filename, "rb") as file:
+        start = file.read(2)
+        if not start:
+            return "the file is empty"
+        if start != b"PK":
+            return None
+        try:
+            broken = zipfile.ZipFile(file).testzip()
+        except Exception as error:  # of many kinds, where the table of contents is broken
+            return f"the file is incomplete: {error}"
+    return f"wrong checksum of its part {broken}" if broken else None
+
+
+def find_checkpoints(folder: str | Path, template: str = "iter_{}.pth") -> list[Path]:
+    """Return the checkpoints of a run, the newest first.
+
+    Args:
+        folder: Where they are.
+        template: Their file names, with the number of steps in place of ``{}``.
+    """
+    pattern = re.compile(re.escape(template).replace(re.escape("{}"), r"(\d+)"))
+    found = [(pattern.fullmatch(path.name), path) for path in Path(folder).glob("*")]
+    steps = [(int(match[1]), path) for match, path in found if match]
+    return [path for _, path in sorted(steps, reverse=True)]
+
+
+class AtomicBackend(LocalBackend):
+    """mmengine's backend for local files, which replaces a file as a whole or not at all."""
+
+    def put(self, obj: bytes, filepath: str | Path) -> None:
+        """Write a file; its folder is made if there is none."""
+        Path(filepath).parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(filepath, obj)
+
+
 def register() -> None:
-    """Make this the way in which mmengine loads local checkpoints."""
+    """Make mmengine load local checkpoints in this way; offer the atomic backend to its hooks."""
     CheckpointLoader.register_scheme(prefixes="", loader=load_from_local, force=True)
+    register_backend("atomic", AtomicBackend, force=True)

@@ -1,12 +1,14 @@
 from collections.abc import Sequence
 
 import torch
-from mmengine.dist import get_world_size
+from mmengine.dist import get_rank, get_world_size
 from mmengine.model import is_model_wrapper
 from mmengine.runner import IterBasedTrainLoop
+from mmengine.runner.loops import _InfiniteDataloaderIterator
 from mmseg.registry import LOOPS
 
 from .batching import EFFECTIVE_BATCH, accumulation_steps
+from .randomness import seed_step
 
 
 @LOOPS.register_module()
@@ -18,8 +20,11 @@ class OptimStepTrainLoop(IterBasedTrainLoop):
     intervals, schedules, logs and resumes speak of optimiser steps, and no checkpoint falls inside
     an accumulation.
 
-    A decode head with a method ``begin_step(data_samples, num_micro_batches, step)`` is shown the
-    labels of the whole share first, for losses that are normalised over the effective batch.
+    A step depends on the weights, the optimiser, the seed and its number alone: random numbers are
+    seeded anew for each, and a resumed run asks its sampler for the position that it has reached.
+
+    A decode head with a method ``begin_step(data_samples, num_micro_batches, step, seed)`` is shown
+    the labels of the whole share first, for losses that are normalised over the effective batch.
 
     Args:
         runner: The runner.
@@ -49,6 +54,10 @@ class OptimStepTrainLoop(IterBasedTrainLoop):
             effective_batch, micro_batch, get_world_size(), self.dataloader.batch_size
         )
         self.micro_batch = self.dataloader.batch_size // self.num_micro_batches
+        # The original mmengine has started workers on the first images, also in a resumed run.
+        self.dataloader_iterator = None
+        sampler = self.dataloader.sampler
+        self._sampler_has_our_seed = getattr(sampler, "seed", None) == runner.seed
         self._check_classes()
 
     def _check_classes(self) -> None:
@@ -62,18 +71,51 @@ class OptimStepTrainLoop(IterBasedTrainLoop):
             f"model.decode_head.num_classes={len(classes)}"
         )
 
-    def run(self):
-        """Train."""
-        optim_wrapper = self.runner.optim_wrapper
+    def run(self) -> torch.nn.Module:
+        """Train, from the step that the runner has resumed, and validate."""
+        runner = self.runner
         # mmengine offers accumulation as an argument of the wrapper only, and counts what it
         # calls iterations: forward passes. Both follow from this loop.
-        optim_wrapper._accumulative_counts = self.num_micro_batches
-        optim_wrapper.initialize_count_status(
-            self.runner.model,
+        runner.optim_wrapper._accumulative_counts = self.num_micro_batches
+        runner.optim_wrapper.initialize_count_status(
+            runner.model,
             self._iter * self.num_micro_batches,
             self._max_iters * self.num_micro_batches,
         )
-        return super().run()
+        runner.call_hook("before_train")
+        runner.call_hook("before_train_epoch")
+        self.dataloader_iterator = self._start_data()
+        while self._iter < self._max_iters and not self.stop_training:
+            runner.model.train()
+            self.run_iter(next(self.dataloader_iterator))
+            self._decide_current_val_interval()
+            if validation_is_due(runner):
+                runner.val_loop.run()
+        runner.call_hook("after_train_epoch")
+        runner.call_hook("after_train")
+        return runner.model
+
+    def _start_data(self) -> _InfiniteDataloaderIterator:
+        """Start reading at the position of the run, at once if the sampler can skip.
+
+        mmengine's own loop does so in OneDL's releases; in the original ones it reads all images
+        that have been seen once more.
+        """
+        sampler = self.dataloader.sampler
+        if self._sampler_has_our_seed:
+            sampler.seed = self.runner.seed  # a seed that was drawn comes from the checkpoint
+        can_skip = hasattr(sampler, "skip")
+        if self._iter and can_skip:
+            sampler.skip(self._iter * self.dataloader.batch_size)
+        iterator = _InfiniteDataloaderIterator(self.dataloader)
+        if self._iter and not can_skip:
+            self.runner.logger.warning(
+                f"{type(sampler).__name__} cannot skip: reading the images of {self._iter} steps "
+                "again; train_dataloader.sampler=dict(type='PositionSampler') resumes at once"
+            )
+            for _ in range(self._iter):
+                next(iterator)
+        return iterator
 
     def run_iter(self, data_batch: dict) -> None:
         """Make one optimiser step on a process's share of the effective batch.
@@ -84,6 +126,7 @@ class OptimStepTrainLoop(IterBasedTrainLoop):
         runner = self.runner
         runner.call_hook("before_train_iter", batch_idx=self._iter, data_batch=data_batch)
         self._begin_step(data_batch)
+        seed_step(runner.seed, self._iter, get_rank())
         outputs = [
             runner.model.train_step(micro_batch, optim_wrapper=runner.optim_wrapper)
             for micro_batch in split(data_batch, self.micro_batch)
@@ -100,7 +143,17 @@ class OptimStepTrainLoop(IterBasedTrainLoop):
         head = getattr(_unwrapped(self.runner.model), "decode_head", None)
         begin_step = getattr(head, "begin_step", None)
         if begin_step is not None:
-            begin_step(data_batch["data_samples"], self.num_micro_batches, self._iter)
+            begin_step(
+                data_batch["data_samples"], self.num_micro_batches, self._iter, self.runner.seed
+            )
+
+
+def validation_is_due(runner) -> bool:
+    """Return whether the config asks for a validation after the steps that have been made."""
+    loop = runner.train_loop
+    if runner.val_loop is None or runner.iter < max(loop.val_begin, 1):
+        return False
+    return runner.iter % loop.val_interval == 0 or runner.iter == runner.max_iters
 
 
 def _unwrapped(model: torch.nn.Module) -> torch.nn.Module:

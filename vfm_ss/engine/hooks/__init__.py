@@ -1,3 +1,4 @@
+from .checkpoint_hook import AtomicCheckpointHook
 from .record_hook import RecordHook
 
-__all__ = ["RecordHook"]
+__all__ = ["AtomicCheckpointHook", "RecordHook"]

@@ -7,7 +7,7 @@ from importlib import metadata
 from pathlib import Path
 
 import torch
-from mmengine.dist import get_world_size, master_only
+from mmengine.dist import broadcast_object_list, get_world_size, master_only
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.runner import BaseLoop
@@ -19,6 +19,7 @@ from vfm_ss.benchmark.records import RECORD_NAME, Record, read_record, write_rec
 from vfm_ss.version import __version__, commit
 
 from ..optim_wrapper import precision_of
+from ..train_loop import validation_is_due
 
 _DATASETS = {
     "ADE20KDataset": "ade20k",
@@ -92,12 +93,23 @@ class RecordHook(Hook):
         """
         self._commit = commit()  # of the code that runs, whatever is checked out meanwhile
         if runner._resume:
-            path = Path(runner.work_dir) / RECORD_NAME
-            if path.exists():
-                self.history = [row for row in read_record(path).history if row[0] <= runner.iter]
-            if _validation_is_due(runner) and runner.iter not in [step for step, _ in self.history]:
+            self._take_up_history(runner)
+            if validation_is_due(runner) and runner.iter not in [step for step, _ in self.history]:
                 runner.val_loop.run()
         self._mark = time.perf_counter()
+
+    def _take_up_history(self, runner) -> None:
+        """Join the history in the checkpoint with the validation that followed it, if any."""
+        path = Path(runner.work_dir) / RECORD_NAME
+        rows = dict(self.history)
+        try:
+            rows.update(read_record(path).history if path.exists() else ())
+        except ValueError as error:
+            runner.logger.warning(f"The record is made anew: {error}")
+        # The main process decides: to the others the file may look different at this moment.
+        history = [[[step, rows[step]] for step in sorted(rows) if step <= runner.iter]]
+        broadcast_object_list(history)
+        self.history = history[0]
 
     def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:
         """Count the time of one optimiser step, its data included."""
@@ -118,13 +130,15 @@ class RecordHook(Hook):
         self._mark = time.perf_counter()
 
     def before_save_checkpoint(self, runner, checkpoint: dict) -> None:
-        """Keep the clock for a resumed run."""
+        """Keep clock and history for a resumed run."""
         checkpoint["train_seconds"] = self.train_seconds
+        checkpoint["history"] = self.history
 
     def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
         """Go on counting where the resumed run stopped."""
         if runner._resume:
             self.train_seconds = checkpoint.get("train_seconds", 0.0)
+            self.history = checkpoint.get("history", [])
 
     @master_only
     def _write(self, runner, miou: float | None) -> None:
@@ -168,13 +182,6 @@ def count_parameters(model: nn.Module, trainable: bool = False) -> int:
 
 def _is_training(runner) -> bool:
     return isinstance(runner._train_loop, BaseLoop)
-
-
-def _validation_is_due(runner) -> bool:
-    loop = runner.train_loop
-    if runner.val_loop is None or runner.iter < loop.val_begin or runner.iter == 0:
-        return False
-    return runner.iter % loop.val_interval == 0 or runner.iter == runner.max_iters
 
 
 def _name(cfg) -> str:

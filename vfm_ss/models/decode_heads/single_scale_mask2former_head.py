@@ -43,7 +43,7 @@ class SingleScaleMask2FormerHead(BaseDecodeHead):
         normalize: ``'batch'``: mask losses are a mean over the target masks of the effective batch
             and the class loss one over its queries (Mask2Former). ``'image'``: over those of each
             image, then over the images (the authors' accumulated batches of one image).
-        point_seed: With :meth:`begin_step`, seed of the random points. Default: torch's seed.
+        point_seed: With :meth:`begin_step`, seed of the random points. Default: the run's.
         in_index: Which feature map of the backbone to use.
         ignore_index: Label of pixels without a class.
         align_corners: As in mmseg.
@@ -139,7 +139,11 @@ class SingleScaleMask2FormerHead(BaseDecodeHead):
         return self.decoder(features)
 
     def begin_step(
-        self, data_samples: Sequence[SegDataSample], num_micro_batches: int, step: int
+        self,
+        data_samples: Sequence[SegDataSample],
+        num_micro_batches: int,
+        step: int,
+        seed: int | None = None,
     ) -> None:
         """Prepare an optimiser step whose batch comes in parts.
 
@@ -152,6 +156,7 @@ class SingleScaleMask2FormerHead(BaseDecodeHead):
                 GPU r has index ``i * world_size + r`` in the effective batch.
             num_micro_batches: In how many parts :meth:`loss` will see them.
             step: Number of the optimiser step.
+            seed: Seed of the run, the same on every GPU; None means torch's.
 
         Raises:
             ValueError: If a label is neither a class nor ``ignore_index``.
@@ -161,7 +166,8 @@ class SingleScaleMask2FormerHead(BaseDecodeHead):
         self._step = step
         self._step_totals = batch_totals(classes, self.num_queries, device)
         self._step_parts = num_micro_batches * get_world_size()
-        seed = torch.initial_seed() if self.point_seed is None else self.point_seed
+        seed = torch.initial_seed() if seed is None else seed
+        seed = seed if self.point_seed is None else self.point_seed
         for index, (sample, image_classes) in enumerate(zip(data_samples, classes, strict=True)):
             index = index * get_world_size() + get_rank()
             entropy = np.random.SeedSequence([seed, step, index]).generate_state(1, np.uint64)

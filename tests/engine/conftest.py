@@ -1,0 +1,124 @@
+"""A run of a second: a toy model that drops units, its data and score, and all of our engine."""
+
+from typing import ClassVar
+
+import numpy as np
+import pytest
+import torch
+from mmengine.dataset import BaseDataset
+from mmengine.evaluator import BaseMetric
+from mmengine.logging import MessageHub, MMLogger
+from mmengine.model import BaseModel
+from mmengine.registry import DATASETS, METRICS, MODELS
+from mmengine.runner import Runner
+from mmengine.visualization import Visualizer
+from mmseg.structures import SegDataSample
+from torch import nn
+
+from vfm_ss.datasets.seeding import SampleIndex, sample_rng
+
+
+@DATASETS.register_module(force=True)
+class ToyDataset(BaseDataset):
+    """Points with noise of their own."""
+
+    METAINFO: ClassVar = dict(classes=("a", "b"))
+
+    def load_data_list(self):
+        return [dict(x=float(k), img_path=f"{k}.jpg") for k in range(23)]
+
+    def prepare_data(self, idx):
+        info = self.get_data_info(idx)
+        drawn = isinstance(info["sample_idx"], SampleIndex)  # else: validation
+        rng = sample_rng(info) if drawn else np.random.default_rng(idx)
+        noise = rng.normal(size=3).astype(np.float32)
+        return dict(
+            inputs=torch.from_numpy(noise + info["x"] / 23),
+            data_samples=SegDataSample(metainfo=info),
+        )
+
+
+class ToyHead(nn.Linear):
+    num_classes = 2
+
+
+@MODELS.register_module(force=True)
+class ToyModel(BaseModel):
+    """Linear, dropout, linear."""
+
+    def __init__(self):
+        super().__init__()
+        self.backbone = nn.Linear(3, 8)
+        self.decode_head = ToyHead(8, 2)
+
+    def forward(self, inputs, data_samples=None, mode="loss"):
+        hidden = nn.functional.dropout(self.backbone(torch.stack(inputs)), 0.5, self.training)
+        out = self.decode_head(hidden)
+        return dict(loss=(out - 1).square().mean()) if mode == "loss" else list(out)
+
+
+@METRICS.register_module(force=True)
+class ToyScore(BaseMetric):
+    """An mIoU, in percent, that depends on the weights."""
+
+    def process(self, data_batch, data_samples):
+        self.results += [float(sample.mean()) for sample in data_samples]
+
+    def compute_metrics(self, results):
+        return dict(mIoU=100 * float(np.tanh(np.mean(results)) ** 2))
+
+
+@pytest.fixture
+def toy(tmp_path, monkeypatch):
+    """`toy(**changes)`: a runner on the toy, `train_cfg={...}` and the like changed."""
+    monkeypatch.setattr("mmengine.runner.runner.collect_env", dict)  # asks compilers, for seconds
+    monkeypatch.setattr("os.fsync", lambda _: None)
+
+    def make(
+        work_dir="run",
+        resume=False,
+        load_from=None,
+        steps=6,
+        micro_batch=4,
+        checkpoint=(),
+        **changes,
+    ):
+        for manager in (MessageHub, MMLogger, Visualizer):
+            manager._instance_dict.clear()
+        loader = dict(
+            num_workers=changes.pop("workers", 0),
+            dataset=dict(type="ToyDataset"),
+            collate_fn=dict(type="pseudo_collate"),
+        )
+        hook = dict(type="AtomicCheckpointHook", by_epoch=False, interval=2, max_keep_ckpts=2)
+        cfg = dict(
+            model=dict(type="ToyModel"),
+            work_dir=str(tmp_path / work_dir),
+            train_dataloader=dict(loader, batch_size=16, sampler=dict(type="PositionSampler")),
+            val_dataloader=dict(loader, sampler=dict(type="DefaultSampler", shuffle=False)),
+            train_cfg=dict(
+                type="OptimStepTrainLoop",
+                max_iters=steps,
+                val_interval=3,
+                micro_batch=micro_batch,
+            ),
+            val_cfg=dict(type="ValLoop"),
+            val_evaluator=dict(type="ToyScore"),
+            optim_wrapper=dict(optimizer=dict(type="AdamW", lr=0.05)),
+            param_scheduler=dict(type="FullPolyLR", power=0.9, eta_min=0, by_epoch=False),
+            default_hooks=dict(
+                logger=dict(type="LoggerHook", interval=1, log_metric_by_epoch=False),
+                checkpoint={**hook, "save_best": "mIoU", **dict(checkpoint)},
+                record=dict(type="RecordHook"),
+            ),
+            log_processor=dict(by_epoch=False),
+            randomness=dict(seed=0),
+            default_scope="mmseg",
+            resume=resume,
+            load_from=load_from and str(load_from),
+            experiment_name="toy",
+        )
+        cfg.update(changes)
+        return Runner(**cfg)
+
+    return make

@@ -1,0 +1,190 @@
+import os.path as osp
+from pathlib import Path
+
+from mmengine.dist import broadcast_object_list, is_main_process
+from mmengine.hooks import CheckpointHook
+from mmengine.runner import BaseLoop
+from mmseg.registry import HOOKS
+
+from vfm_ss.files import remove_partial_files, write_atomically
+
+from ..checkpoint_io import find_checkpoints, find_damage
+
+_POINTER = "last_checkpoint"  # mmengine's name: the file in the work dir that names the newest one
+
+
+@HOOKS.register_module()
+class AtomicCheckpointHook(CheckpointHook):
+    """mmengine's checkpoint hook, for runs that may be killed at any moment.
+
+    A checkpoint is there as a whole or not at all, and an old one goes only when a newer one is
+    there. A run that resumes by itself takes the newest one that is sound. A new run does not
+    start beside the checkpoints of another.
+
+    Args:
+        *args: See mmengine's ``CheckpointHook``.
+        **kwargs: See mmengine's ``CheckpointHook``. ``max_keep_ckpts`` counts the newest ones; the
+            best one is kept besides.
+    """
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        remote = "://" in str(self.out_dir or "")
+        if not remote and self.backend_args is None and self.file_client_args is None:
+            self.backend_args = {"backend": "atomic"}
+
+    @property
+    def _is_atomic(self) -> bool:
+        return (self.backend_args or {}).get("backend") == "atomic"
+
+    def before_run(self, runner) -> None:
+        """Find the checkpoint to resume from; mmengine loads it next.
+
+        Raises:
+            ValueError: If there are checkpoints and none can be read, or there are some and the
+                run is not to be resumed.
+            FileNotFoundError: If the checkpoints are gone.
+        """
+        if not (self._is_atomic and isinstance(runner._train_loop, BaseLoop)):
+            return
+        answer: list = [None]
+        if is_main_process():
+            try:
+                answer = [self._prepare(runner)]
+            except (OSError, ValueError) as error:  # the other processes must not wait for ever
+                answer = [error]
+        broadcast_object_list(answer)
+        if isinstance(answer[0], Exception):
+            raise answer[0]
+        if answer[0] is not None:
+            runner._load_from = answer[0]
+
+    def before_train(self, runner) -> None:
+        """Take up what the resumed run has saved."""
+        super().before_train(runner)
+        if runner._resume and "last_ckpt" in runner.message_hub.runtime_info:
+            # mmengine saves a best score with the last checkpoint, if it knows of one.
+            self.last_ckpt = self._in_out_dir(runner.message_hub.get_info("last_ckpt"))
+        if getattr(self, "best_ckpt_path", None):
+            self.best_ckpt_path = self._in_out_dir(self.best_ckpt_path)
+
+    def _prepare(self, runner) -> str | None:
+        """Clean up behind a killed run and return the checkpoint to resume from, if any."""
+        work_dir, folder = Path(runner.work_dir), self._folder(runner)
+        checkpoints = find_checkpoints(folder, self.filename_tmpl)
+        if not runner._resume:
+            if checkpoints:
+                raise ValueError(
+                    f"{folder} holds {checkpoints[0].name} of an earlier run; go on with it by "
+                    "--resume, choose another --work-dir, or delete that one"
+                )
+            return None
+        for place in {work_dir, folder}:
+            for name in remove_partial_files(place) if place.is_dir() else ():
+                runner.logger.info(f"Removed {place / name}, which a killed run left half written.")
+        if runner._load_from is not None:
+            return None
+        return self._newest_sound(runner, work_dir / _POINTER, checkpoints)
+
+    def _newest_sound(self, runner, pointer: Path, checkpoints: list[Path]) -> str | None:
+        named = _read_pointer(pointer)
+        if (
+            named is not None
+            and named.is_file()
+            and named.name not in [c.name for c in checkpoints]
+        ):
+            checkpoints = [named, *checkpoints]  # somebody wants another one
+        if not checkpoints:
+            if named is not None:
+                raise FileNotFoundError(
+                    f"{pointer} names {named}, which is gone, and there is no other checkpoint; "
+                    f"delete {pointer.name} to train from the start"
+                )
+            runner.logger.info(f"No checkpoint in {runner.work_dir} yet: training from the start.")
+            return None
+        if named is None:
+            runner.logger.warning(f"{pointer} is missing or damaged; looking at all checkpoints.")
+        reason = ""
+        for path in checkpoints:
+            try:
+                reason = find_damage(path)
+            except OSError as error:
+                reason = str(error)
+            if reason is None:
+                return str(path)
+            runner.logger.warning(f"Skipped checkpoint {path}: {reason}.")
+        raise ValueError(
+            f"none of the {len(checkpoints)} checkpoint(s) in {checkpoints[-1].parent} can be "
+            f"read, the last one because {reason}; delete them to train from the start"
+        )
+
+    def _save_checkpoint_with_step(self, runner, step: int, meta: dict) -> None:
+        """Save, then say so, then remove what is too old; mmengine's order loses the old one."""
+        if not self._is_atomic:
+            super()._save_checkpoint_with_step(runner, step, meta)
+            return
+        name = self.filename_tmpl.format(step)
+        self.last_ckpt = osp.join(self.out_dir, name)
+        runner.message_hub.update_info("last_ckpt", self.last_ckpt)
+        runner.save_checkpoint(
+            self.out_dir,
+            name,
+            save_optimizer=self.save_optimizer,
+            save_param_scheduler=self.save_param_scheduler,
+            meta=meta,
+            by_epoch=self.by_epoch,
+            backend_args=self.backend_args,
+            **self.args,
+        )
+        if is_main_process():
+            write_atomically(Path(runner.work_dir) / _POINTER, str(self.last_ckpt).encode())
+            if self.max_keep_ckpts > 0:
+                checkpoints = find_checkpoints(self.out_dir, self.filename_tmpl)
+                for path in checkpoints[self.max_keep_ckpts :]:
+                    if path.name != name:  # resumed from an older one by hand
+                        path.unlink()
+
+    def _save_best_checkpoint(self, runner, metrics: dict) -> None:
+        """Save the best one before the previous best is removed.
+
+        Raises:
+            ValueError: If the validation does not give the score to go by.
+        """
+        if not isinstance(runner._train_loop, BaseLoop):
+            return
+        missing = [key for key in self.save_best or () if key not in (*metrics, "auto")]
+        if missing:
+            raise ValueError(
+                f"default_hooks.checkpoint.save_best={missing[0]!r}, but the validation gives "
+                f"{', '.join(metrics)}; name one of these, or None"
+            )
+        if not (self._is_atomic and hasattr(self, "best_ckpt_path")):
+            super()._save_best_checkpoint(runner, metrics)
+            return
+        previous, self.best_ckpt_path = self.best_ckpt_path, None
+        super()._save_best_checkpoint(runner, metrics)
+        if self.best_ckpt_path is None:
+            self.best_ckpt_path = previous
+        elif is_main_process():
+            template = f"best_{self.key_indicators[0]}_{self.filename_tmpl}".replace("/", "_")
+            for path in find_checkpoints(self.out_dir, template):
+                if path.name != Path(self.best_ckpt_path).name:
+                    path.unlink()
+
+    def _folder(self, runner) -> Path:
+        """Return where checkpoints will be, as mmengine does when training starts."""
+        if self.out_dir is None or self.out_dir == runner.work_dir:
+            return Path(runner.work_dir)
+        return Path(self.out_dir, Path(runner.work_dir).name)
+
+    def _in_out_dir(self, path: str) -> str:
+        """Find a saved path again in a work dir that has been moved."""
+        return osp.join(self.out_dir, osp.basename(path))
+
+
+def _read_pointer(pointer: Path) -> Path | None:
+    try:
+        text = pointer.read_bytes().decode().strip()
+    except (OSError, UnicodeDecodeError):
+        return None
+    return Path(text) if text.isprintable() and text.endswith(".pth") else None

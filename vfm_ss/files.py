@@ -1,0 +1,52 @@
+"""Write files so that a reader, or a crash, sees the old one or the new one. Standard library."""
+
+import contextlib
+import os
+from pathlib import Path
+
+_MARK = ".partial"
+
+
+def write_atomically(path: str | Path, data: bytes) -> None:
+    """Replace a file in one step that survives a kill or a power cut at any moment.
+
+    The data goes to a hidden file in the same folder first. A process that is killed leaves that
+    one behind for `remove_partial_files`.
+
+    Args:
+        path: File to write. Its folder must exist.
+        data: Its whole content.
+
+    Raises:
+        OSError: If it cannot be written; the old file is then untouched.
+    """
+    path = Path(path)
+    partial = path.with_name(f".{path.name}.{os.getpid()}{_MARK}")
+    try:
+        with open(partial, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            partial.unlink()
+        raise
+    if hasattr(os, "O_DIRECTORY"):  # make the rename itself survive a power cut
+        folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+
+def remove_partial_files(folder: str | Path) -> list[str]:
+    """Remove what killed writes left in a folder, where nothing is being written.
+
+    Returns:
+        The names of the removed files.
+    """
+    found = sorted(Path(folder).glob(f".*{_MARK}"))
+    for path in found:
+        path.unlink(missing_ok=True)
+    return [path.name for path in found]
