@@ -3,6 +3,7 @@
 # The encoder learns at a tenth of the decoder's rate. Every parameter is decayed.
 optim_wrapper = dict(
     type="MixedPrecisionOptimWrapper",
+    constructor="GroupedOptimWrapperConstructor",
     optimizer=dict(type="AdamW", lr=1e-4, weight_decay=0.05),
     paramwise_cfg=dict(custom_keys={"backbone": dict(lr_mult=0.1)}),
 )
