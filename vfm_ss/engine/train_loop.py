@@ -6,6 +6,7 @@ from mmengine.model import is_model_wrapper
 from mmengine.runner import IterBasedTrainLoop
 from mmseg.registry import LOOPS
 
+from .auto_micro_batch import choose_micro_batch
 from .batching import EFFECTIVE_BATCH, accumulation_steps
 
 
@@ -27,6 +28,7 @@ class OptimStepTrainLoop(IterBasedTrainLoop):
         max_iters: Optimiser steps.
         effective_batch: Images per optimiser step over all processes.
         micro_batch: Images per forward pass of a process; it sets the memory and nothing else.
+            ``'auto'`` takes the largest power of two that fits when training starts.
         **kwargs: See mmengine's ``IterBasedTrainLoop`` (``val_interval``, ...).
 
     Raises:
@@ -40,16 +42,20 @@ class OptimStepTrainLoop(IterBasedTrainLoop):
         dataloader,
         max_iters: int,
         effective_batch: int = EFFECTIVE_BATCH,
-        micro_batch: int = EFFECTIVE_BATCH,
+        micro_batch: int | str = EFFECTIVE_BATCH,
         **kwargs,
     ):
         super().__init__(runner, dataloader, max_iters, **kwargs)
         self.effective_batch = effective_batch
+        self._auto = micro_batch == "auto"
+        self._split(1 if self._auto else micro_batch)
+        self._check_classes()
+
+    def _split(self, micro_batch: int) -> None:
         self.num_micro_batches = accumulation_steps(
-            effective_batch, micro_batch, get_world_size(), self.dataloader.batch_size
+            self.effective_batch, micro_batch, get_world_size(), self.dataloader.batch_size
         )
         self.micro_batch = self.dataloader.batch_size // self.num_micro_batches
-        self._check_classes()
 
     def _check_classes(self) -> None:
         classes = getattr(self.dataloader.dataset, "metainfo", {}).get("classes")
@@ -64,6 +70,8 @@ class OptimStepTrainLoop(IterBasedTrainLoop):
 
     def run(self):
         """Train."""
+        if self._auto:
+            self._split(choose_micro_batch(self.runner, self.dataloader.batch_size))
         optim_wrapper = self.runner.optim_wrapper
         # mmengine offers accumulation as an argument of the wrapper only, and counts what it
         # calls iterations: forward passes. Both follow from this loop.
