@@ -25,9 +25,9 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, help="random seed; the benchmark runs 0, 1 and 2")
     parser.add_argument(
         "--micro-batch",
-        type=int,
+        type=lambda text: text if text == "auto" else int(text),
         metavar="N",
-        help="images per forward pass; lower it when memory runs out, results stay the same",
+        help="images per forward pass, or auto for what fits; results stay the same",
     )
     return parser.parse_args()
 

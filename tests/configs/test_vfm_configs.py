@@ -54,7 +54,7 @@ def test_a_leaf_is_what_its_name_says(path):
     assert cfg.val_dataloader.dataset.type == DATASETS[setting.eval_dataset]
     assert cfg.train_cfg.max_iters == setting.steps
     assert cfg.train_cfg.effective_batch == 16
-    assert 16 % cfg.train_cfg.micro_batch == 0
+    assert cfg.train_cfg.micro_batch == "auto"
     assert cfg.train_dataloader.batch_size == 16
     assert "mean" not in cfg.model.data_preprocessor
 

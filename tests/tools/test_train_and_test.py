@@ -35,7 +35,7 @@ def test_train_test_and_resume(project, tool):
         "ade20k",
         "ade20k",
     )
-    assert (record.effective_batch, record.micro_batch, record.world_size) == (16, 4, 1)
+    assert (record.effective_batch, record.micro_batch, record.world_size) == (16, 16, 1)
     assert (record.precision, record.seed, record.patch) == ("fp32", 0, 16)
     assert 0 < record.step_seconds * 3 < record.train_seconds * 3
     assert record.iou["wall"] > 0

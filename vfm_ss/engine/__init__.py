@@ -1,7 +1,14 @@
 from .hooks import *  # noqa: F403
+from .optim_constructor import GroupedOptimWrapperConstructor
 from .optim_wrapper import MixedPrecisionOptimWrapper
 from .sampler import PositionSampler
 from .schedulers import FullPolyLR
 from .train_loop import OptimStepTrainLoop
 
-__all__ = ["FullPolyLR", "MixedPrecisionOptimWrapper", "OptimStepTrainLoop", "PositionSampler"]
+__all__ = [
+    "FullPolyLR",
+    "GroupedOptimWrapperConstructor",
+    "MixedPrecisionOptimWrapper",
+    "OptimStepTrainLoop",
+    "PositionSampler",
+]

@@ -40,6 +40,10 @@ def accumulation_steps(
             f"use train_dataloader.batch_size={share}, the share of each process (memory is "
             f"set by train_cfg.micro_batch)"
         )
+    if not isinstance(micro_batch, int):
+        raise ValueError(
+            f"train_cfg.micro_batch={micro_batch!r} must be 'auto' or a number of images"
+        )
     micro_batch = min(micro_batch, share)
     if micro_batch < 1 or share % micro_batch:
         fits = [n for n in range(1, share + 1) if share % n == 0]

@@ -10,6 +10,7 @@ from mmengine.device import get_device
 from mmengine.runner import Runner
 
 from .batching import EFFECTIVE_BATCH, per_rank_batch
+from .memory import keep_freed_memory
 
 
 def add_common_arguments(parser: argparse.ArgumentParser) -> None:
@@ -131,6 +132,8 @@ def _as_list(value) -> list:
 def _run(cfg: Config, mode: str) -> None:
     if cfg.launcher == "pytorch" and get_device() == "cpu":
         _prepare_cpu_processes(cfg)
+    if get_device() == "cpu":
+        keep_freed_memory()
     runner = Runner.from_cfg(cfg)
     getattr(runner, mode)()
     if torch.distributed.is_initialized():

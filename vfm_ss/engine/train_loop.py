@@ -7,6 +7,7 @@ from mmengine.runner import IterBasedTrainLoop
 from mmengine.runner.loops import _InfiniteDataloaderIterator
 from mmseg.registry import LOOPS
 
+from .auto_micro_batch import choose_micro_batch
 from .batching import EFFECTIVE_BATCH, accumulation_steps
 from .randomness import seed_step
 
@@ -32,6 +33,7 @@ class OptimStepTrainLoop(IterBasedTrainLoop):
         max_iters: Optimiser steps.
         effective_batch: Images per optimiser step over all processes.
         micro_batch: Images per forward pass of a process; it sets the memory and nothing else.
+            ``'auto'`` takes the largest power of two that fits when training starts.
         **kwargs: See mmengine's ``IterBasedTrainLoop`` (``val_interval``, ...).
 
     Raises:
@@ -45,20 +47,24 @@ class OptimStepTrainLoop(IterBasedTrainLoop):
         dataloader,
         max_iters: int,
         effective_batch: int = EFFECTIVE_BATCH,
-        micro_batch: int = EFFECTIVE_BATCH,
+        micro_batch: int | str = EFFECTIVE_BATCH,
         **kwargs,
     ):
         super().__init__(runner, dataloader, max_iters, **kwargs)
         self.effective_batch = effective_batch
-        self.num_micro_batches = accumulation_steps(
-            effective_batch, micro_batch, get_world_size(), self.dataloader.batch_size
-        )
-        self.micro_batch = self.dataloader.batch_size // self.num_micro_batches
+        self._auto = micro_batch == "auto"
+        self._split(1 if self._auto else micro_batch)
         # The original mmengine has started workers on the first images, also in a resumed run.
         self.dataloader_iterator = None
         sampler = self.dataloader.sampler
         self._sampler_has_our_seed = getattr(sampler, "seed", None) == runner.seed
         self._check_classes()
+
+    def _split(self, micro_batch: int) -> None:
+        self.num_micro_batches = accumulation_steps(
+            self.effective_batch, micro_batch, get_world_size(), self.dataloader.batch_size
+        )
+        self.micro_batch = self.dataloader.batch_size // self.num_micro_batches
 
     def _check_classes(self) -> None:
         classes = getattr(self.dataloader.dataset, "metainfo", {}).get("classes")
@@ -74,6 +80,8 @@ class OptimStepTrainLoop(IterBasedTrainLoop):
     def run(self) -> torch.nn.Module:
         """Train, from the step that the runner has resumed, and validate."""
         runner = self.runner
+        if self._auto:
+            self._split(choose_micro_batch(runner, self.dataloader.batch_size))
         # mmengine offers accumulation as an argument of the wrapper only, and counts what it
         # calls iterations: forward passes. Both follow from this loop.
         runner.optim_wrapper._accumulative_counts = self.num_micro_batches

@@ -11,4 +11,3 @@ model = dict(
     backbone=dict(img_size={{_base_.crop_size}}),
     decode_head=dict(num_classes={{_base_.num_classes}}),
 )
-train_cfg = dict(micro_batch=2)

@@ -3,4 +3,3 @@
 _base_ = "./default.py"
 
 model = dict(backbone=dict(patch_size=8))
-train_cfg = dict(micro_batch=2)

@@ -5,6 +5,7 @@ from mmseg.registry import MODELS
 from timm.layers import resample_abs_pos_embed_nhwc, resample_patch_embed
 from torch import Tensor, nn
 
+from .rel_pos_attention import use_fused_rel_pos
 from .vfm import VFMBackbone
 
 #: Side of SAM's pretraining grid (1024 pixels / 16) and of its attention windows, in tokens.
@@ -65,7 +66,9 @@ class SAM(VFMBackbone):
         if window_size is None:
             grid_size = tuple(size // self.patch_size for size in self.img_size)
             window_size = scaled_window(grid_size, self.patch_size)
-        return super()._build(model_name, window_size=window_size, **timm_kwargs)
+        vit = super()._build(model_name, window_size=window_size, **timm_kwargs)
+        use_fused_rel_pos(vit)
+        return vit
 
     def _convert(self, state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
         target = {name: value.shape for name, value in self.vit.state_dict().items()}

@@ -22,7 +22,7 @@ class VFMBackbone(TimmViT):
         pretrained: See :class:`TimmViT`.
         frozen: See :class:`TimmViT`.
         out_indices: See :class:`TimmViT`.
-        **timm_kwargs: See :class:`TimmViT`.
+        **kwargs: See :class:`TimmViT` (``with_cp``, ``compile``, what timm takes).
     """
 
     #: Key in ``vfm_ss.vfms.VFMS``.
@@ -36,7 +36,7 @@ class VFMBackbone(TimmViT):
         pretrained: bool | str | Path = True,
         frozen: bool = False,
         out_indices: int | Sequence[int] = -1,
-        **timm_kwargs,
+        **kwargs,
     ):
         self.arch = arch
         super().__init__(
@@ -46,7 +46,7 @@ class VFMBackbone(TimmViT):
             pretrained=pretrained,
             frozen=frozen,
             out_indices=out_indices,
-            **timm_kwargs,
+            **kwargs,
         )
 
     def _statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]]:

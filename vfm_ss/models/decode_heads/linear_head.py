@@ -4,6 +4,8 @@ from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 from torch import Tensor
 
+from ..losses import PerImageCrossEntropyLoss
+
 
 @MODELS.register_module()
 class LinearHead(BaseDecodeHead):
@@ -44,6 +46,8 @@ class LinearHead(BaseDecodeHead):
     ) -> dict[str, Tensor]:
         """Compute the losses on logits upsampled to the size of the labels.
 
+        The per-image cross entropy upsamples tile by tile; any other loss gets all the logits.
+
         Unlike mmseg's, without the training accuracy: a top-1 over all classes of every pixel
         that nothing reads.
 
@@ -52,13 +56,23 @@ class LinearHead(BaseDecodeHead):
             batch_data_samples: B samples with labels of (1, H, W).
         """
         label = self._stack_batch_gt(batch_data_samples)
+        losses: dict[str, Tensor] = {}
+        terms = self.loss_decode if hasattr(self.loss_decode, "__iter__") else [self.loss_decode]
+        logits = weight = None
+        for term in terms:
+            if self.sampler is None and type(term) is PerImageCrossEntropyLoss:
+                value = term.upsampled(
+                    seg_logits, label[:, 0], self.ignore_index, bool(self.align_corners)
+                )
+            else:
+                if logits is None:
+                    logits, weight = self._upsample(seg_logits, label)
+                value = term(logits, label[:, 0], weight=weight, ignore_index=self.ignore_index)
+            losses[term.loss_name] = losses.get(term.loss_name, 0) + value
+        return losses
+
+    def _upsample(self, seg_logits: Tensor, label: Tensor) -> tuple[Tensor, Tensor | None]:
         logits = resize(
             seg_logits, size=label.shape[2:], mode="bilinear", align_corners=self.align_corners
         )
-        weight = None if self.sampler is None else self.sampler.sample(logits, label)
-        losses: dict[str, Tensor] = {}
-        terms = self.loss_decode if hasattr(self.loss_decode, "__iter__") else [self.loss_decode]
-        for term in terms:
-            value = term(logits, label[:, 0], weight=weight, ignore_index=self.ignore_index)
-            losses[term.loss_name] = losses.get(term.loss_name, 0) + value
-        return losses
+        return logits, None if self.sampler is None else self.sampler.sample(logits, label)

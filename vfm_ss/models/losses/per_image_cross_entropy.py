@@ -2,6 +2,8 @@ import torch.nn.functional as F
 from mmseg.registry import MODELS
 from torch import Tensor, nn
 
+from .tiled_cross_entropy import tiled_cross_entropy
+
 
 @MODELS.register_module()
 class PerImageCrossEntropyLoss(nn.Module):
@@ -14,10 +16,13 @@ class PerImageCrossEntropyLoss(nn.Module):
     Args:
         loss_weight: Factor of the loss.
         loss_name: Name in the log; mmseg adds what starts with ``loss`` to the total.
+        tiled: Compute :meth:`upsampled` tile by tile, without the logits of every pixel in memory;
+            False upsamples them all first. The numbers are the same.
     """
 
-    def __init__(self, loss_weight: float = 1.0, loss_name: str = "loss_ce"):
+    def __init__(self, loss_weight: float = 1.0, loss_name: str = "loss_ce", tiled: bool = True):
         super().__init__()
+        self.tiled = tiled
         self.loss_weight = loss_weight
         self.loss_name = loss_name
 
@@ -46,3 +51,24 @@ class PerImageCrossEntropyLoss(nn.Module):
             loss = loss * weight
         valid = (label != ignore_index).sum(dim=(1, 2)).clamp(min=1)
         return self.loss_weight * (loss.sum(dim=(1, 2)) / valid).mean()
+
+    def upsampled(
+        self, cls_score: Tensor, label: Tensor, ignore_index: int = 255, align_corners: bool = False
+    ) -> Tensor:
+        """Compute the loss of logits after bilinear upsampling to the size of the labels.
+
+        Args:
+            cls_score: (B, K, h, w) logits of K classes.
+            label: (B, H, W) class indices; ``ignore_index`` marks pixels that do not count.
+            ignore_index: The label that does not count.
+            align_corners: As in ``torch.nn.functional.interpolate``.
+
+        Returns:
+            A scalar, as from :meth:`forward`.
+        """
+        if self.tiled:
+            losses = tiled_cross_entropy(cls_score, label, ignore_index, align_corners)
+            return self.loss_weight * losses.mean()
+        size = label.shape[1:]
+        cls_score = F.interpolate(cls_score, size, mode="bilinear", align_corners=align_corners)
+        return self(cls_score, label, ignore_index=ignore_index)

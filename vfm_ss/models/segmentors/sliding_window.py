@@ -12,13 +12,14 @@ from collections.abc import Iterator
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from mmengine.structures import PixelData
 from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 from mmseg.models.segmentors import EncoderDecoder
 from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 from torch import Tensor
+
+from ..bilinear import resize_linear
 
 # Elements of one tile: a tile stays in a CPU's cache, and is one large kernel on a GPU.
 CPU_TILE = 2**19
@@ -51,10 +52,6 @@ def window_starts(length: int, window: int, stride: int | None = None) -> list[i
     return [k * (length - window) // max(count - 1, 1) for k in range(count)]
 
 
-def _interpolate(signal: Tensor, size: int, align_corners: bool) -> Tensor:
-    return F.interpolate(signal[None], size=size, mode="linear", align_corners=align_corners)[0]
-
-
 def axis_matrix(
     starts: list[int], window: int, cells: int, length: int, size: int, align_corners: bool = False
 ) -> Tensor:
@@ -71,13 +68,13 @@ def axis_matrix(
     Returns:
         (size, len(starts) * cells) float64 matrix whose rows sum to 1.
     """
-    upsample = _interpolate(torch.eye(cells, dtype=torch.float64), window, align_corners)
+    upsample = resize_linear(torch.eye(cells, dtype=torch.float64), window, align_corners)
     canvas = torch.zeros(len(starts), cells, length, dtype=torch.float64)
     count = torch.zeros(length, dtype=torch.float64)
     for k, start in enumerate(starts):
         canvas[k, :, start : start + window] = upsample
         count[start : start + window] += 1
-    return _interpolate((canvas / count).flatten(0, 1), size, align_corners).T
+    return resize_linear((canvas / count).flatten(0, 1), size, align_corners).T
 
 
 def merged_tiles(
