@@ -9,7 +9,7 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 ROOT = Path(__file__).parent
-EXTRAS = ("mminstall", "openmmlab", "tests", "optional")
+EXTRAS = ("mminstall", "openmmlab", "tests", "optional", "fuzz")
 
 
 def requirements(name: str) -> list[str]:

@@ -196,13 +196,16 @@ def _short(value) -> str:
 
 
 def _is_int(value, low: int = 0) -> bool:
-    return type(value) is int and value >= low
+    return type(value) is int and low <= value < 2**63  # what tables and plots can hold
 
 
 def _is_number(value, low: float = 0.0, high: float = math.inf) -> bool:
     if type(value) not in (int, float):
         return False
-    return math.isfinite(value) and low <= value <= high
+    try:
+        return math.isfinite(value) and low <= value <= high
+    except OverflowError:  # JSON's integers have no end
+        return False
 
 
 def _is_name(value) -> bool:
@@ -234,8 +237,8 @@ def _is_versions(value) -> bool:
 
 
 _NAME = (_is_name, "a non-empty printable string")
-_COUNT = (_is_int, "an integer, 0 or more, or null")
-_POSITIVE = (lambda v: _is_int(v, 1), "an integer, 1 or more, or null")
+_COUNT = (_is_int, "an integer of 64 bits, 0 or more, or null")
+_POSITIVE = (lambda v: _is_int(v, 1), "an integer of 64 bits, 1 or more, or null")
 _PERCENT = (_is_percent, "a number from 0 to 100 (percent) or null")
 _SECONDS = (lambda v: _is_number(v) and v > 0, "a number above 0 or null")
 

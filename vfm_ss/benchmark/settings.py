@@ -156,7 +156,7 @@ SETTINGS = {
 _BY_FIELDS = {(s.size, s.patch, s.decoder, s.data.train, s.data.eval): s for s in SETTINGS.values()}
 
 _NAME = re.compile(
-    r"(?P<vfm>.+)_(?P<size>[a-z])(?P<patch>[1-9]\d*)_(?P<decoder>[^_]+)_(?P<data>.+)"
+    r"(?P<vfm>.+)_(?P<size>[a-z])(?P<patch>[1-9][0-9]{0,8})_(?P<decoder>[^_]+)_(?P<data>.+)"
 )
 
 

@@ -60,7 +60,8 @@ class Archive:
                 self.members = index(file, fs.size(name))
         except Exception as error:  # the readers raise many types on damaged bytes
             raise ValueError(
-                f"{path}: not a readable archive ({error}): truncated or damaged, download it again"
+                f"{path}: not a readable archive ({_printable(error)}): truncated or damaged, "
+                "download it again"
             ) from None
         self.folders = {""}
         for member in self.members:
@@ -101,14 +102,16 @@ class Archive:
         name = self.find(inner)
         if name not in self.members:
             raise FileNotFoundError(
-                f"{inner} is missing in the archive {self.path}: download it again or fix the path"
+                f"{_printable(inner)} is missing in the archive {self.path}: download it again or "
+                "fix the path"
             )
         member = self.members[name]
         try:
             return self._read(name, member)
         except Exception as error:
             raise ValueError(
-                f"{name} in the archive {self.path} is damaged ({error}): download it again"
+                f"{_printable(name)} in the archive {self.path} is damaged ({_printable(error)}): "
+                "download it again"
             ) from None
 
     def _read(self, name: str, member: _Member) -> bytes:
@@ -124,12 +127,27 @@ class Archive:
             if begin > room:
                 raw, begin = _read_range(self.path, member.offset + begin, member.stored), 0
             data = raw[begin : begin + member.stored]
-            data = zlib.decompress(data, -15, member.size) if member.deflated else bytes(data)
+            data = _inflate(data, member.size) if member.deflated else bytes(data)
             if zlib.crc32(data) != member.crc:
                 raise ValueError("wrong checksum")
         if len(data) != member.size:
             raise ValueError(f"{len(data)} bytes where {member.size} were expected")
         return data
+
+
+def _inflate(data: bytes, size: int) -> bytes:
+    """Decompress, but no more than one byte beyond the size that the directory states."""
+    inflater = zlib.decompressobj(-15)
+    content = inflater.decompress(data, size + 1)
+    if not inflater.eof and len(content) <= size:
+        raise ValueError("compressed data break off")
+    return content
+
+
+def _printable(text: object) -> str:
+    """Return a text as one printable line: names in an archive may hold anything."""
+    text = " ".join(str(text).split())
+    return text if text.isprintable() else repr(text)
 
 
 def _read_range(path: str, start: int, length: int) -> bytes:
@@ -174,6 +192,8 @@ def _index_tar(file, size: int) -> dict[str, _Member]:
     members = {}
     with tarfile.open(fileobj=file, mode="r:") as archive:
         for info in archive:
+            if info.size < 0 or info.offset_data + info.size > size:
+                raise ValueError(f"{info.name} is said to be {info.size} bytes long")
             if info.isreg():
                 name = info.name.removeprefix("./")
                 members[name] = _Member(info.offset_data, info.size, info.size)

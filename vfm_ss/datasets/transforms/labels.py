@@ -66,9 +66,10 @@ def map_label(label: np.ndarray, table: np.ndarray, name: str) -> np.ndarray:
     wrong = mapped == ILLEGAL
     if wrong.any():
         values = np.unique(label[wrong])[:10].tolist()
-        classes = np.flatnonzero(table < ILLEGAL)[[0, -1]]
+        classes = np.flatnonzero(table < ILLEGAL)
+        stored = f"stored as {classes[0]} to {classes[-1]}" if len(classes) else "there are none"
         raise ValueError(
-            f"{name}: label values {values} are outside the classes (stored as {classes[0]} to "
-            f"{classes[1]}); fix the file, or classes and reduce_zero_label of the dataset"
+            f"{name}: label values {values} are outside the classes ({stored}); fix the file, or "
+            "classes and reduce_zero_label of the dataset"
         )
     return mapped

@@ -1,4 +1,5 @@
 from .beit3 import BEiT3
+from .mmpretrain_vit import MMPretrainViT
 from .sam import SAM
 from .timm_vit import TimmViT
 from .vfm import DFN, EVA02, EVA02CLIP, MAE, DeiT3IN1K, DeiT3IN21K, DINOv2, SigLIP
@@ -13,6 +14,7 @@ __all__ = [
     "DINOv2",
     "DeiT3IN1K",
     "DeiT3IN21K",
+    "MMPretrainViT",
     "SigLIP",
     "TimmViT",
 ]

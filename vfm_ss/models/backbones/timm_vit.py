@@ -120,14 +120,7 @@ class TimmViT(BaseModule):
 
     def _prune(self, out_indices: int | Sequence[int]) -> None:
         depth = len(self.vit.blocks)
-        given = [out_indices] if isinstance(out_indices, int) else list(out_indices)
-        indices = [index + depth if index < 0 else index for index in given]
-        in_range = bool(indices) and all(0 <= index < depth for index in indices)
-        if not in_range or indices != sorted(set(indices)):
-            raise ValueError(
-                f"out_indices {out_indices} must be ascending block numbers below {depth}"
-            )
-        self.out_indices = indices
+        indices = self.out_indices = block_indices(out_indices, depth)
         self._has_norm = indices[-1] == depth - 1 and not self._norm_is_head()
         self.vit.prune_intermediate_layers(indices, prune_norm=not self._has_norm, prune_head=True)
 
@@ -165,10 +158,27 @@ class TimmViT(BaseModule):
                 f"crop_size={self.img_size}"
             )
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
-            outs = self.vit.forward_intermediates(
-                x, indices=self.out_indices, output_fmt="NCHW", intermediates_only=True
-            )
-            if self._has_norm:
-                last = outs[-1].permute(0, 2, 3, 1)
-                outs[-1] = self.vit.norm(last).permute(0, 3, 1, 2)
-        return tuple(outs)
+            return tuple(self._features(x))
+
+    def _features(self, x: Tensor) -> Sequence[Tensor]:
+        outs = self.vit.forward_intermediates(
+            x, indices=self.out_indices, output_fmt="NCHW", intermediates_only=True
+        )
+        if self._has_norm:
+            last = outs[-1].permute(0, 2, 3, 1)
+            outs[-1] = self.vit.norm(last).permute(0, 3, 1, 2)
+        return outs
+
+
+def block_indices(out_indices: int | Sequence[int], depth: int) -> list[int]:
+    """Return the numbers of the blocks that ``out_indices`` means, negative ones resolved.
+
+    Raises:
+        ValueError: If they are not ascending or there are no such blocks.
+    """
+    given = [out_indices] if isinstance(out_indices, int) else list(out_indices)
+    indices = [index + depth if index < 0 else index for index in given]
+    in_range = bool(indices) and all(0 <= index < depth for index in indices)
+    if not in_range or indices != sorted(set(indices)):
+        raise ValueError(f"out_indices {out_indices} must be ascending block numbers below {depth}")
+    return indices

@@ -1,0 +1,113 @@
+"""Records: what is written comes back, and no JSON gets further than one line of refusal."""
+
+import json
+import string
+from dataclasses import asdict, fields
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from vfm_ss.benchmark.records import STATUSES, Record, read_record, write_record
+
+every = settings(max_examples=150, deadline=None, derandomize=True)
+
+printable = st.characters(exclude_categories=["C", "Z"]) | st.just(" ")
+names = st.text(printable, min_size=1, max_size=12)
+percents = st.floats(0, 100)
+counts = st.integers(0, 2**63 - 1)
+positive = st.integers(1, 2**63 - 1)
+seconds = st.floats(0, exclude_min=True, allow_infinity=False)
+optional = {
+    "size": names,
+    "patch": positive,
+    "seed": counts,
+    "miou": percents,
+    "best_miou": percents,
+    "iou": st.dictionaries(names, st.none() | percents, max_size=5),
+    "train_seconds": seconds,
+    "step_seconds": seconds,
+    "trainable_params": counts,
+    "total_params": counts,
+    "peak_memory_mb": st.floats(0, allow_infinity=False),
+    "device": names,
+    "world_size": positive,
+    "micro_batch": positive,
+    "effective_batch": positive,
+    "precision": names,
+    "compiled": st.booleans(),
+    "versions": st.dictionaries(names, names, max_size=5),
+    "commit": names,
+}
+
+
+@st.composite
+def records(draw):
+    step, more = sorted([draw(counts), draw(positive)])
+    return Record(
+        **{k: draw(names) for k in ("name", "vfm", "decoder", "train_dataset", "eval_dataset")},
+        status=draw(st.sampled_from(STATUSES)),
+        step=draw(st.sampled_from([step, None])),
+        max_steps=draw(st.sampled_from([max(more, 1), None])),
+        history=draw(st.lists(st.tuples(counts, st.none() | percents).map(list), max_size=5)),
+        **{name: draw(st.none() | values) for name, values in optional.items()},
+    )
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=10), inner, max_size=3)
+    ),
+    max_leaves=8,
+)
+
+
+def test_every_record_comes_back_as_it_was(tmp_path):
+    path = tmp_path / "record.json"
+
+    @every
+    @given(records())
+    def check(record):
+        write_record(path, record)
+        assert read_record(path) == record
+        assert json.loads(path.read_text(encoding="utf-8")) == asdict(record)
+
+    check()
+
+
+def test_any_json_in_any_field_is_a_record_or_refused_with_one_line(tmp_path):
+    path = tmp_path / "record.json"
+
+    @every
+    @given(records(), st.sampled_from([f.name for f in fields(Record)]), json_values)
+    def check(record, name, value):
+        path.write_text(json.dumps({**asdict(record), name: value}), encoding="utf-8")
+        try:
+            read = read_record(path)
+        except ValueError as error:
+            assert str(error).startswith(f"{path}: ")
+            assert str(error).isprintable()
+            assert value != getattr(record, name) or value != value
+        else:
+            assert getattr(read, name) == value
+            assert read.setting
+
+    check()
+
+
+def test_any_json_and_any_text_is_refused_with_one_line(tmp_path):
+    path = tmp_path / "record.json"
+
+    @every
+    @given(json_values.map(json.dumps) | st.text(string.printable + "é\u2028", max_size=50))
+    def check(text):
+        path.write_text(text, encoding="utf-8")
+        try:
+            read_record(path)
+        except ValueError as error:
+            assert str(error).startswith(f"{path}: ")
+            assert str(error).isprintable()
+        else:
+            raise AssertionError(f"accepted {text!r}")
+
+    check()

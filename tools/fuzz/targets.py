@@ -1,0 +1,117 @@
+"""What the fuzzer calls: each target reads one input as a user's file and checks what comes back.
+
+A target returns whether the input was accepted. Anything but acceptance or a `ValueError` of one
+line that names the file is a finding, and so is a reader that hangs or needs much memory.
+"""
+
+import contextlib
+import io
+import json
+import tarfile
+import zipfile
+from dataclasses import asdict
+from pathlib import Path
+
+from vfm_ss.benchmark.records import Record, read_record, write_record
+from vfm_ss.datasets.storage import Archive
+
+# An input may hold this much once unpacked; a reader must not be talked into more.
+_MOST = 2**26
+
+
+def record(data: bytes, folder: Path) -> bool:
+    """Read a record; what is accepted can be named, written and read again."""
+    path = folder / "record.json"
+    path.write_bytes(data)
+    found = _one_line(path, lambda: read_record(path))
+    if found is None:
+        return False
+    assert found.setting
+    write_record(path, found)
+    assert read_record(path) == found
+    return True
+
+
+def zip_archive(data: bytes, folder: Path) -> bool:
+    """Index a zip and read every member."""
+    return _archive(data, folder / "data.zip")
+
+
+def tar_archive(data: bytes, folder: Path) -> bool:
+    """Index a tar and read every member."""
+    return _archive(data, folder / "data.tar")
+
+
+def _archive(data: bytes, path: Path) -> bool:
+    path.write_bytes(data)
+    archive = _one_line(path, lambda: Archive(str(path)))
+    if archive is None:
+        return False
+    for name, member in list(archive.members.items())[:20]:
+        content = _one_line(path, lambda name=name: archive.read(name))
+        assert content is None or len(content) == member.size <= _MOST
+    for name in ("", "a", "a/b.png", "../a"):
+        assert archive.find(name) in {None, *archive.members, *archive.folders}
+    return True
+
+
+def _one_line(path: Path, read):
+    """Return what ``read`` returns, or None where it refuses the file properly."""
+    try:
+        return read()
+    except ValueError as error:
+        message = str(error)
+        assert str(path) in message, f"does not name the file: {message!r}"
+        assert message.isprintable(), f"not one printable line: {message!r}"
+        return None
+
+
+TARGETS = {"record": record, "zip": zip_archive, "tar": tar_archive}
+
+
+def seeds(target: str) -> list[bytes]:
+    """Return valid inputs of a target to start from."""
+    if target == "record":
+        return [json.dumps(asdict(r)).encode() for r in _records()]
+    return [_pack(target, files, how) for files in _FILES for how in _WAYS[target]]
+
+
+def _records() -> list[Record]:
+    names = dict(name="a_b16_linear_x", vfm="a", train_dataset="x", eval_dataset="x")
+    empty = Record(**names, decoder="linear", status="running")
+    full = Record(
+        **names, decoder="mask2former", status="finished", size="b", patch=16, seed=0, step=4,
+        max_steps=4, miou=1.5, best_miou=2.0, iou={"wall": 1.0, "sky": None},
+        history=[[2, 2.0], [4, 1.5]], train_seconds=0.5, step_seconds=0.1, trainable_params=1,
+        total_params=2, peak_memory_mb=3.5, device="CPU", world_size=1, micro_batch=4,
+        effective_batch=16, precision="fp32", compiled=False, versions={"torch": "2.12.1"},
+        commit="0" * 40,
+    )  # fmt: skip
+    return [empty, full]
+
+
+_FILES = (
+    {"a/b.png": b"\x89PNG" + bytes(40), "a/c/d.txt": b"words " * 20},
+    {"x": b""},
+    {"long/" * 30 + "é.png": b"1"},
+)
+_WAYS = {
+    "zip": (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED),
+    "tar": (tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT),
+}
+
+
+def _pack(kind: str, files: dict[str, bytes], how: int) -> bytes:
+    out = io.BytesIO()
+    if kind == "zip":
+        with zipfile.ZipFile(out, "w", how) as archive:
+            for name, content in files.items():
+                archive.writestr(name, content)
+        return out.getvalue()
+    with tarfile.open(fileobj=out, mode="w", format=how) as archive:
+        for name, content in files.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            with contextlib.suppress(ValueError):  # a name too long for this format
+                archive.addfile(info, io.BytesIO(content))
+    return out.getvalue()

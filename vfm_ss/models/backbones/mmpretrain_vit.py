@@ -1,0 +1,252 @@
+"""Any plain ViT of mmpretrain as an mmseg backbone."""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from mmengine.runner.checkpoint import CheckpointLoader
+from mmseg.registry import MODELS
+from timm.layers import (
+    resample_abs_pos_embed,
+    resample_abs_pos_embed_nhwc,
+    resample_patch_embed,
+    resize_rel_pos_bias_table,
+)
+from torch import Tensor, nn
+
+from . import checkpoint
+from .sam import resize_rel_pos, scaled_window
+from .timm_vit import TimmViT, block_indices
+
+#: mmpretrain's plain vision transformers.
+MODEL_NAMES = (
+    "VisionTransformer",
+    "DistilledVisionTransformer",
+    "DeiT3",
+    "BEiTViT",
+    "ViTEVA02",
+    "ViTSAM",
+)
+# What mmpretrain saves beside the backbone: classifiers and what only pretraining uses.
+_OTHER_PARTS = (
+    "data_preprocessor.",
+    "head.",
+    "momentum_encoder.",
+    "neck.",
+    "target_generator.",
+    "teacher.",
+)
+# Parts of its backbones that dense features do not pass: the norm of averaged tokens, SAM's neck,
+# and what a masked image model adds.
+_NO_FEATURES = ("ln2.", "channel_reduction.", "mask_token")
+# Buffers that follow from the grid of tokens; those of the new grid stay.
+_GRID_BUFFERS = ("relative_position_index", "freqs_cos", "freqs_sin")
+_SHARED_BIAS = "rel_pos_bias.relative_position_bias_table"
+_ARCHS = {"b": "base", "base": "base", "deit-base": "base", "l": "large", "large": "large"}
+
+
+@MODELS.register_module()
+class MMPretrainViT(TimmViT):
+    """A plain vision transformer of mmpretrain, resized once to the task's image and patch size.
+
+    For models that were pretrained with mmpretrain. Features are those of mmpretrain's own
+    ``out_type='featmap'``. Weights are resized at load time, as in :class:`TimmViT`: patch
+    embeddings as in FlexiViT, position embeddings bicubically, SAM's relative positions and
+    windows as in :class:`SAM`, BEiT's relative position tables by timm's rule. EVA-02's rotary
+    embedding is mmpretrain's for the new grid.
+
+    mmpretrain's DeiT3 applies the first norm of a block twice and the second one never. That is
+    how it trains, and kept; the unused norm is removed.
+
+    Args:
+        model: Class in mmpretrain's registry: ``VisionTransformer``,
+            ``DistilledVisionTransformer``, ``DeiT3``, ``BEiTViT``, ``ViTEVA02`` or ``ViTSAM``.
+        arch: Name or dict, as mmpretrain takes it.
+        patch_size: Patch size P in pixels.
+        img_size: Input size in pixels, one number or (H, W), multiples of P.
+        pretrained: False for random weights, or the path of a checkpoint that mmpretrain saved
+            (``.pth`` or ``.safetensors``; of a whole model, a self-supervised one included, or of
+            a backbone alone). There is no default download: True is an error.
+        frozen: See :class:`TimmViT`.
+        out_indices: See :class:`TimmViT`.
+        mean: Mean of each RGB channel in [0, 1] that the weights were trained with.
+        std: Standard deviation of each RGB channel in [0, 1].
+        **kwargs: Anything else that the class takes (``final_norm``, ``use_rel_pos_bias``, ...).
+
+    Raises:
+        ValueError: On sizes that do not fit, a model that is no plain ViT, or weights that do not
+            match it.
+        FileNotFoundError: If the weights cannot be found.
+        ImportError: If mmpretrain is not installed.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        arch: str | dict = "base",
+        patch_size: int = 16,
+        img_size: int | Sequence[int] = 512,
+        pretrained: bool | str | Path = True,
+        frozen: bool = False,
+        out_indices: int | Sequence[int] = -1,
+        mean: Sequence[float] = (0.485, 0.456, 0.406),
+        std: Sequence[float] = (0.229, 0.224, 0.225),
+        **kwargs,
+    ):
+        self.arch = _ARCHS.get(arch.lower()) if isinstance(arch, str) else None
+        self._given_statistics = tuple(mean), tuple(std)
+        super().__init__(
+            model,
+            patch_size=patch_size,
+            img_size=img_size,
+            pretrained=pretrained,
+            frozen=frozen,
+            out_indices=out_indices,
+            arch=arch,
+            **kwargs,
+        )
+
+    def _build(self, model_name: str, **kwargs) -> nn.Module:
+        if model_name not in MODEL_NAMES:
+            raise ValueError(
+                f"{model_name!r} is no plain ViT of mmpretrain; model must be one of "
+                f"{', '.join(MODEL_NAMES)}"
+            )
+        try:
+            from mmpretrain.registry import MODELS as MMPRETRAIN_MODELS
+        except ImportError as error:
+            raise ImportError(
+                f"MMPretrainViT needs mmpretrain ({error}); install it with: "
+                "pip install 'vfm_ss[mminstall]'"
+            ) from error
+        if model_name == "ViTSAM":
+            kwargs.setdefault("out_channels", 0)  # without its neck
+            grid_size = tuple(size // self.patch_size for size in self.img_size)
+            if "window_size" not in kwargs:
+                kwargs["window_size"] = scaled_window(grid_size, self.patch_size)
+        cfg = {"img_size": self.img_size, "patch_size": self.patch_size, "out_type": "featmap"}
+        try:
+            vit = MMPRETRAIN_MODELS.build(
+                {"type": model_name, "_scope_": "mmpretrain", **cfg, **kwargs}
+            )
+        except (AssertionError, KeyError, TypeError) as error:
+            reason = " ".join(str(error).split())
+            raise ValueError(f"mmpretrain cannot build {model_name}: {reason}") from error
+        vit._dump_init_info = lambda: None  # a paragraph of log for each weight
+        vit.init_weights()
+        del vit._dump_init_info
+        if model_name == "DeiT3":
+            for layer in vit.layers:
+                layer.ln2 = nn.Identity()
+        vit.embed_dim = vit.embed_dims if not getattr(vit, "out_channels", 0) else vit.out_channels
+        return vit
+
+    def _statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        return self._given_statistics
+
+    def _load(self, pretrained: bool | str | Path) -> None:
+        if pretrained is True:
+            raise ValueError(
+                "mmpretrain publishes weights by the name of a config, not of a model; download "
+                "the file and pass pretrained='/path/to/checkpoint.pth', or pass pretrained=False "
+                "for random weights"
+            )
+        state_dict = self._convert(_of_backbone(_read(pretrained), pretrained))
+        checkpoint.load_strict(self.vit, state_dict, str(pretrained), type(self.vit).__name__)
+
+    def _convert(self, state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
+        own = self.vit.state_dict()
+        state_dict = _expand_shared_bias(state_dict, own)
+        converted = {}
+        for name, value in state_dict.items():
+            if name in own:
+                converted[name] = self._resize(name, value, own[name])
+            elif not name.startswith(_NO_FEATURES) and not self._is_unused_norm(name):
+                converted[name] = value
+        converted.update({k: v for k, v in own.items() if k.endswith(_GRID_BUFFERS)})
+        return {k: v for k, v in converted.items() if k in own or not k.endswith(_GRID_BUFFERS)}
+
+    def _is_unused_norm(self, name: str) -> bool:
+        return type(self.vit).__name__ == "DeiT3" and ".ln2." in name
+
+    def _resize(self, name: str, value: Tensor, own: Tensor) -> Tensor:
+        """Resize one weight to the grid and patches of this model; others stay as they are."""
+        grid = list(self.vit.patch_resolution)
+        if name == "patch_embed.projection.weight" and value.shape[-2:] != own.shape[-2:]:
+            return resample_patch_embed(value, list(own.shape[-2:]))
+        if name == "pos_embed" and value.ndim == 4 and value.shape != own.shape:
+            return resample_abs_pos_embed_nhwc(value, grid)
+        if name == "pos_embed" and value.ndim == 3:
+            prefix = own.shape[1] - grid[0] * grid[1]
+            side = math.isqrt(max(value.shape[1] - prefix, 0))
+            if side * side == value.shape[1] - prefix and [side, side] != grid:
+                return resample_abs_pos_embed(value, grid, num_prefix_tokens=prefix)
+        if name.endswith("relative_position_bias_table") and value.shape != own.shape:
+            return resize_rel_pos_bias_table(value, tuple(grid), tuple(own.shape))
+        if name.endswith(("rel_pos_h", "rel_pos_w")) and value.shape != own.shape:
+            return resize_rel_pos(value, own.shape[0])
+        return value
+
+    def _prune(self, out_indices: int | Sequence[int]) -> None:
+        depth = len(self.vit.layers)
+        self.out_indices = block_indices(out_indices, depth)
+        last = self.out_indices[-1]
+        if last < depth - 1:
+            del self.vit.layers[last + 1 :]
+            if getattr(self.vit, "final_norm", False):
+                self.vit.final_norm = False
+                del self.vit.ln1
+        self.vit.out_indices = self.out_indices
+
+    def _features(self, x: Tensor) -> Sequence[Tensor]:
+        return self.vit(x)
+
+
+def _read(path: str | Path) -> dict:
+    """Read a file that mmpretrain saved; what is not safetensors goes through mmengine's loader.
+
+    vfm_ss makes that one safe (``engine/checkpoint_io.py``), and it knows the log history which
+    mmengine pickles beside the weights.
+    """
+    path = Path(path).expanduser()
+    if path.suffix == ".safetensors" or not path.is_file():
+        return checkpoint.read_file(path)
+    found = CheckpointLoader.load_checkpoint(str(path.resolve()), map_location="cpu", logger=None)
+    if isinstance(found, dict):
+        found = found.get("state_dict", found)
+    if not isinstance(found, dict) or not all(isinstance(v, torch.Tensor) for v in found.values()):
+        raise ValueError(
+            f"{path} holds no state dict; pass a checkpoint that mmpretrain saved, or a state dict "
+            "of its backbone"
+        )
+    return found
+
+
+def _of_backbone(state_dict: dict[str, Tensor], source: str | Path) -> dict[str, Tensor]:
+    """Take the backbone out of a whole model's state dict; a backbone's own is returned as it is.
+
+    Raises:
+        ValueError: If the model has a part that mmpretrain's pretraining does not save.
+    """
+    prefix = "backbone."
+    if not any(name.startswith(prefix) for name in state_dict):
+        return state_dict
+    unknown = [n for n in state_dict if not n.startswith((prefix, *_OTHER_PARTS))]
+    if unknown:
+        raise ValueError(
+            f"{source} has {len(unknown)} keys beside the backbone's that are none of mmpretrain's "
+            f"({', '.join(unknown[:5])}); save the backbone's state dict alone and pass that file"
+        )
+    return {n.removeprefix(prefix): v for n, v in state_dict.items() if n.startswith(prefix)}
+
+
+def _expand_shared_bias(state_dict: dict[str, Tensor], own: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Give each block its copy of a relative position table that pretraining shared (BEiT)."""
+    if _SHARED_BIAS not in state_dict or _SHARED_BIAS in own:
+        return state_dict
+    tables = [name for name in own if name.endswith("attn.relative_position_bias_table")]
+    if not tables:
+        return state_dict
+    rest = {name: value for name, value in state_dict.items() if name != _SHARED_BIAS}
+    return {**rest, **dict.fromkeys(tables, state_dict[_SHARED_BIAS])}
