@@ -26,6 +26,8 @@ def happen(fault: str) -> None:
         raise RuntimeError("the injected crash\x1b[2J of " + name)
     if fault == "kill":
         os.kill(os.getpid(), signal.SIGKILL)
+    if fault == "term":
+        os.kill(os.getpid(), signal.SIGTERM)
     if fault == "hang":
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         child = subprocess.Popen(["sleep", "1000"])

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from vfm_ss.benchmark.sweep.engines import SlurmEngine
-from vfm_ss.benchmark.sweep.journal import read_journal
+from vfm_ss.benchmark.sweep.journal import Attempt, Journal, read_journal
 from vfm_ss.benchmark.sweep.lock import LOCK_NAME, RunLock
 from vfm_ss.benchmark.sweep.worker import Worker
 
@@ -191,3 +191,25 @@ def test_ctrl_c_leaves_slurm_jobs_alone(slurm, sweep):
     assert "to cancel them: scancel 17" in out
     wait_for(lambda: not list((slurm / "queue").iterdir()))
     assert results("work_dirs/a/seed0") == ["finished"]
+
+
+def test_a_training_that_slurm_ends_has_not_failed(tmp_path, monkeypatch):
+    monkeypatch.setenv("SUBMITIT_EXECUTOR", "slurm")
+    monkeypatch.setattr("vfm_ss.benchmark.sweep.worker._SLURM_KILL_SECONDS", 0.1)
+    run = tmp_path / "run"
+    assert worker(run, "term-once", retries=0)() == "finished"
+    assert results(run) == ["stopped", "finished"]
+    monkeypatch.delenv("SUBMITIT_EXECUTOR")
+    other = tmp_path / "other"
+    assert worker(other, "term-once", retries=0)() == "failed"
+    assert read_journal(other).error == "killed by SIGTERM"
+
+
+def test_an_attempt_that_slurms_requeue_cut_off_has_not_failed(tmp_path, monkeypatch):
+    for restarts, expected in (("1", "stopped"), ("0", "failed")):
+        run = tmp_path / restarts
+        job = worker(run)
+        Journal("a", 0, "id", 3, attempts=[Attempt("id", 1.0)]).write(run)
+        monkeypatch.setenv("SLURM_RESTART_COUNT", restarts)
+        assert job() == "finished"
+        assert results(run) == [expected, "finished"]

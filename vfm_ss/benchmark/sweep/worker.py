@@ -24,6 +24,8 @@ from vfm_ss.benchmark.sweep.processes import contents, die_with_parent, end_grou
 
 _POLL_SECONDS = 0.2
 _MAX_WAIT = 300.0
+#: Longer than Slurm's usual grace between SIGTERM and SIGKILL (KillWait, GraceTime).
+_SLURM_KILL_SECONDS = 120.0
 
 
 class _Stop(Exception):  # noqa: N818  not an error
@@ -104,6 +106,10 @@ class Worker:
             status, error = self._attempt(failures + 1)
             if self._finished():
                 break
+            if status == -signal.SIGTERM and _under_slurm():
+                self._end("stopped")  # Slurm ends the job: SIGTERM to all, then SIGKILL to us
+                self._wait(_SLURM_KILL_SECONDS)
+                continue
             self._end("failed", error)
             if status == 0:  # trying again would end at once in the same way
                 return self._fail(error)
@@ -270,7 +276,7 @@ class Worker:
         def stop(*_):
             self._stopped = True
 
-        if os.environ.get("SUBMITIT_EXECUTOR") == "slurm":
+        if _under_slurm():
             yield
             return
         before = signal.signal(signal.SIGTERM, stop)
@@ -278,6 +284,10 @@ class Worker:
             yield
         finally:
             signal.signal(signal.SIGTERM, before)
+
+
+def _under_slurm() -> bool:
+    return os.environ.get("SUBMITIT_EXECUTOR") == "slurm"
 
 
 def _minutes(seconds: float) -> str:
