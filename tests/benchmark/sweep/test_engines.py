@@ -70,7 +70,8 @@ def test_a_worker_in_submitits_debug_executor(fault, outcome, attempts, tmp_path
     assert not list(run.glob(f"*{LOCK_NAME}*"))
 
 
-def test_a_worker_leaves_a_locked_run_alone(tmp_path):
+def test_a_worker_leaves_a_locked_run_alone(tmp_path, monkeypatch):
+    monkeypatch.setattr("vfm_ss.benchmark.sweep.worker._NOTE_SECONDS", 0.1)
     job = worker(tmp_path / "run")
     lock = RunLock(tmp_path / "run")
     assert lock.acquire() is None

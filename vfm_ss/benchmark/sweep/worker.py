@@ -24,6 +24,7 @@ from vfm_ss.benchmark.sweep.processes import contents, die_with_parent, end_grou
 
 _POLL_SECONDS = 0.2
 _MAX_WAIT = 300.0
+_NOTE_SECONDS = 4.0
 #: Longer than Slurm's usual grace between SIGTERM and SIGKILL (KillWait, GraceTime).
 _SLURM_KILL_SECONDS = 120.0
 
@@ -224,11 +225,13 @@ class Worker:
         first = self._lock.acquire()
         holder, since = first, time.monotonic()
         while holder is not None:
+            waited = time.monotonic() - since
             alive = holder.owner is not None and holder.owner.machine == this_machine()
             renewed = (holder.content, holder.heartbeat) != (first.content, first.heartbeat)
-            if alive or renewed or time.monotonic() - since > 2 * STALE_SECONDS:
+            # Somebody who only makes a note in the journal holds the lock for a moment.
+            if waited > _NOTE_SECONDS and (alive or renewed or waited > 2 * STALE_SECONDS):
                 return False
-            time.sleep(min(HEARTBEAT_SECONDS / 3, 5))
+            time.sleep(min(_NOTE_SECONDS, HEARTBEAT_SECONDS) / 4)
             if self._stopped:
                 raise _Stop
             holder = self._lock.acquire()
