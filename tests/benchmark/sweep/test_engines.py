@@ -1,5 +1,6 @@
 """Workers under submitit's executors: debug, local, and Slurm with a stand-in for its commands."""
 
+import json
 import os
 import signal
 import sys
@@ -8,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from vfm_ss.benchmark.sweep.engines import SlurmEngine
+from vfm_ss.benchmark.sweep.engines import LocalEngine, SlurmEngine
 from vfm_ss.benchmark.sweep.journal import Attempt, Journal, read_journal
 from vfm_ss.benchmark.sweep.lock import LOCK_NAME, RunLock
 from vfm_ss.benchmark.sweep.worker import Worker
@@ -110,6 +111,30 @@ def test_submitits_local_executor_requeues_a_preempted_worker(tmp_path, monkeypa
     job.wait()
     assert results(run) == ["stopped", "finished"]
     assert (run / "trained").read_text().split() == ["1", "2", "3", "4"]
+
+
+def test_local_runs_get_their_gpus_or_share_the_cores(tmp_path, monkeypatch):
+    monkeypatch.setenv("VFM_SS_REGISTER", "0")
+    monkeypatch.setenv("PYTHONPATH", str(HERE.parents[2]))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "9")
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    engine = LocalEngine(tmp_path / ".sweep" / "id", ["4,5", None, ""])
+    handles = engine.submit([worker(tmp_path / name) for name in "abc"])
+    assert engine.free() == 0
+    left = list(handles)
+    while left:
+        time.sleep(0.05)
+        done = engine.ended(left)
+        left = [handle for handle in left if handle not in done]
+    assert engine.free() == 3
+    env = [json.loads((tmp_path / name / "environment").read_text()) for name in "abc"]
+    assert [e["CUDA_VISIBLE_DEVICES"] for e in env] == ["4,5", "9", ""]
+    threads = str(max(1, len(os.sched_getaffinity(0)) // 3))
+    assert [e.get("OMP_NUM_THREADS") for e in env] == [None, threads, threads]
+    assert "VFM_SS_REGISTER" not in env[0], "the training registers its modules"
+    assert "submitit" in engine.log(handles[0]).read_text()
+    engine.tidy()
+    assert not (tmp_path / ".sweep").exists()
 
 
 def test_the_script_for_slurm(slurm, tmp_path):
