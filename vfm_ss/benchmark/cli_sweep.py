@@ -287,7 +287,7 @@ def _add_status(commands) -> None:
     p.add_argument(
         "--watch",
         nargs="?",
-        type=_above_zero,
+        type=_interval,
         const=5.0,
         metavar="SECONDS",
         help="show it again and again, until nothing is left to do (default: every %(const)g s)",
@@ -321,6 +321,10 @@ def _seconds(text: str) -> float:
 
 def _above_zero(text: str) -> float:
     return _number(text, float, 1e-9, "a number above 0")
+
+
+def _interval(text: str) -> float:
+    return _number(text, float, 0.1, "seconds, 0.1 or more (and WORK_DIR before --watch)")
 
 
 def _number(text: str, kind, low, expected: str):

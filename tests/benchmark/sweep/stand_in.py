@@ -13,11 +13,13 @@ import time
 from dataclasses import asdict
 from pathlib import Path
 
+environment = dict(os.environ)
 os.environ["VFM_SS_REGISTER"] = "0"
 from vfm_ss.benchmark.records import Record
 
 folder, name, seed, fault = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), sys.argv[4]
 STEPS, pause = 4, float(os.environ.get("STAND_IN_SECONDS", "0"))
+(folder / "environment").write_text(json.dumps(environment))
 checkpoint, happened = folder / "checkpoint", folder / "happened"
 
 
@@ -26,6 +28,8 @@ def happen(fault: str) -> None:
         raise RuntimeError("the injected crash\x1b[2J of " + name)
     if fault == "kill":
         os.kill(os.getpid(), signal.SIGKILL)
+    if fault == "term":
+        os.kill(os.getpid(), signal.SIGTERM)
     if fault == "hang":
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         child = subprocess.Popen(["sleep", "1000"])

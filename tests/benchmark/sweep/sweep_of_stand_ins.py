@@ -20,4 +20,5 @@ def expand(work_dir, *_):
 
 plan.expand = expand
 engines.SlurmEngine.poll_seconds = 0.2
+engines.GRACE_SECONDS = 2.0
 raise SystemExit(main())

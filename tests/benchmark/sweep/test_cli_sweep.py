@@ -150,6 +150,12 @@ def test_numbers_are_checked(option, value, capsys):
     assert f"argument {option}: expected " in capsys.readouterr().err
 
 
+def test_watch_before_the_folder_is_explained(capsys):
+    with pytest.raises(SystemExit):
+        main(["status", "--watch", "work_dirs"])
+    assert "(and WORK_DIR before --watch), got 'work_dirs'" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("text", "minutes"),
     [("90", 90), ("90:30", 91), ("1:30:00", 90), ("0:00:01", 1), ("2-0", 2880), ("1-12:30", 2190),

@@ -1,5 +1,6 @@
 """Workers under submitit's executors: debug, local, and Slurm with a stand-in for its commands."""
 
+import json
 import os
 import signal
 import sys
@@ -8,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from vfm_ss.benchmark.sweep.engines import SlurmEngine
-from vfm_ss.benchmark.sweep.journal import read_journal
+from vfm_ss.benchmark.sweep.engines import LocalEngine, SlurmEngine
+from vfm_ss.benchmark.sweep.journal import Attempt, Journal, read_journal
 from vfm_ss.benchmark.sweep.lock import LOCK_NAME, RunLock
 from vfm_ss.benchmark.sweep.worker import Worker
 
@@ -70,7 +71,8 @@ def test_a_worker_in_submitits_debug_executor(fault, outcome, attempts, tmp_path
     assert not list(run.glob(f"*{LOCK_NAME}*"))
 
 
-def test_a_worker_leaves_a_locked_run_alone(tmp_path):
+def test_a_worker_leaves_a_locked_run_alone(tmp_path, monkeypatch):
+    monkeypatch.setattr("vfm_ss.benchmark.sweep.worker._NOTE_SECONDS", 0.1)
     job = worker(tmp_path / "run")
     lock = RunLock(tmp_path / "run")
     assert lock.acquire() is None
@@ -109,6 +111,30 @@ def test_submitits_local_executor_requeues_a_preempted_worker(tmp_path, monkeypa
     job.wait()
     assert results(run) == ["stopped", "finished"]
     assert (run / "trained").read_text().split() == ["1", "2", "3", "4"]
+
+
+def test_local_runs_get_their_gpus_or_share_the_cores(tmp_path, monkeypatch):
+    monkeypatch.setenv("VFM_SS_REGISTER", "0")
+    monkeypatch.setenv("PYTHONPATH", str(HERE.parents[2]))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "9")
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    engine = LocalEngine(tmp_path / ".sweep" / "id", ["4,5", None, ""])
+    handles = engine.submit([worker(tmp_path / name) for name in "abc"])
+    assert engine.free() == 0
+    left = list(handles)
+    while left:
+        time.sleep(0.05)
+        done = engine.ended(left)
+        left = [handle for handle in left if handle not in done]
+    assert engine.free() == 3
+    env = [json.loads((tmp_path / name / "environment").read_text()) for name in "abc"]
+    assert [e["CUDA_VISIBLE_DEVICES"] for e in env] == ["4,5", "9", ""]
+    threads = str(max(1, len(os.sched_getaffinity(0)) // 3))
+    assert [e.get("OMP_NUM_THREADS") for e in env] == [None, threads, threads]
+    assert "VFM_SS_REGISTER" not in env[0], "the training registers its modules"
+    assert "submitit" in engine.log(handles[0]).read_text()
+    engine.tidy()
+    assert not (tmp_path / ".sweep").exists()
 
 
 def test_the_script_for_slurm(slurm, tmp_path):
@@ -191,3 +217,25 @@ def test_ctrl_c_leaves_slurm_jobs_alone(slurm, sweep):
     assert "to cancel them: scancel 17" in out
     wait_for(lambda: not list((slurm / "queue").iterdir()))
     assert results("work_dirs/a/seed0") == ["finished"]
+
+
+def test_a_training_that_slurm_ends_has_not_failed(tmp_path, monkeypatch):
+    monkeypatch.setenv("SUBMITIT_EXECUTOR", "slurm")
+    monkeypatch.setattr("vfm_ss.benchmark.sweep.worker._SLURM_KILL_SECONDS", 0.1)
+    run = tmp_path / "run"
+    assert worker(run, "term-once", retries=0)() == "finished"
+    assert results(run) == ["stopped", "finished"]
+    monkeypatch.delenv("SUBMITIT_EXECUTOR")
+    other = tmp_path / "other"
+    assert worker(other, "term-once", retries=0)() == "failed"
+    assert read_journal(other).error == "killed by SIGTERM"
+
+
+def test_an_attempt_that_slurms_requeue_cut_off_has_not_failed(tmp_path, monkeypatch):
+    for restarts, expected in (("1", "stopped"), ("0", "failed")):
+        run = tmp_path / restarts
+        job = worker(run)
+        Journal("a", 0, "id", 3, attempts=[Attempt("id", 1.0)]).write(run)
+        monkeypatch.setenv("SLURM_RESTART_COUNT", restarts)
+        assert job() == "finished"
+        assert results(run) == [expected, "finished"]

@@ -123,6 +123,25 @@ def test_ctrl_c_ends_the_trainings_and_the_same_command_goes_on(sweep):
     assert results("a") == ["stopped", "finished"]
 
 
+def test_ctrl_c_ends_a_worker_that_does_not_react(sweep):
+    process = sweep([["a", 0, "none"]], "run", *QUICK, seconds=30)
+    wait_for(lambda: process_of("a") is not None)
+    trainer, worker = process_of("a"), RunLock("work_dirs/a/seed0").holder().owner
+    os.kill(worker.pid, signal.SIGSTOP)
+    process.send_signal(signal.SIGINT)
+    assert "interrupted" in end(process, 130)
+    assert process_start(worker.pid) != worker.start
+    assert process_start(trainer.pid) != trainer.pid_start
+    assert nothing_is_left()
+
+
+def process_of(name):
+    """Return the attempt that trains a run now, once its process has started."""
+    journal = read_journal(Path("work_dirs", name, "seed0"))
+    last = journal.attempts[-1] if journal and journal.attempts else None
+    return last if last and last.pid_start else None
+
+
 def test_a_killed_worker_is_replaced(sweep):
     process = sweep([["a", 0, "none"]], "run", *QUICK, seconds=0.4)
     wait_for(lambda: Path("work_dirs/a/seed0/trained").exists())

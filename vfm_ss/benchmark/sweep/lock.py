@@ -85,7 +85,7 @@ class Entry:
             now: Time in seconds since the epoch, by the clock that ``heartbeat`` was taken from.
         """
         owner, me = self.owner, Owner.this_process()
-        if owner is not None and owner.machine == me.machine:
+        if owner is not None and owner.machine == me.machine and owner.start:
             return process_start(owner.pid) == owner.start
         same_job = owner is not None and me.job is not None and owner.job == me.job
         if same_job and owner.restarts < me.restarts:  # Slurm ended it before it started us

@@ -7,9 +7,10 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 
-from vfm_ss.benchmark.sweep.journal import JOURNAL_NAME
-from vfm_ss.benchmark.sweep.lock import LOCK_NAME
+from vfm_ss.benchmark.sweep.journal import JOURNAL_NAME, read_journal
+from vfm_ss.benchmark.sweep.lock import LOCK_NAME, RunLock, process_start, this_machine
 
 #: Seconds that a training has to end by itself after SIGTERM.
 GRACE_SECONDS = 10.0
@@ -42,6 +43,27 @@ def _signal_group(pid: int, number: int) -> None:
     # Nobody is left, or, on macOS, only zombies.
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(pid, number)
+
+
+def kill_run(folder: str | Path, sweep: str) -> None:
+    """Kill this machine's worker of a sweep that still holds a run's lock, and its training."""
+    lock = RunLock(folder)
+    holder = lock.holder()
+    if holder is None or holder.owner is None or holder.owner.machine != this_machine():
+        return
+    try:
+        journal = read_journal(folder)
+    except ValueError:  # damaged: no telling whose the worker is
+        return
+    if journal is None or journal.sweep != sweep or not journal.attempts:
+        return
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(holder.owner.pid, signal.SIGKILL)
+    attempt = journal.attempts[-1]
+    if attempt.pid and process_start(attempt.pid) == attempt.pid_start:
+        end_group(attempt.pid, lambda: process_start(attempt.pid) != attempt.pid_start)
+    if lock.acquire() is None:
+        lock.release()
 
 
 def contents(folder: str, depth: int = 3) -> set[tuple[str, int, int]]:

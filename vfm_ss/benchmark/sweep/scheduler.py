@@ -13,6 +13,7 @@ from vfm_ss.benchmark.sweep.engines import queued_jobs
 from vfm_ss.benchmark.sweep.journal import Journal, read_journal
 from vfm_ss.benchmark.sweep.lock import RunLock
 from vfm_ss.benchmark.sweep.plan import Run
+from vfm_ss.benchmark.sweep.processes import kill_run
 from vfm_ss.benchmark.sweep.status import RunState, look
 from vfm_ss.benchmark.sweep.worker import Worker
 
@@ -101,33 +102,42 @@ class Sweep:
                         self._report()
                     self._submit()
             except (KeyboardInterrupt, Interrupted):
-                raise Interrupted(self._engine.stop(list(self._working))) from None
+                raise Interrupted(self._stop()) from None
             except BaseException:
-                self._engine.stop(list(self._working))
+                self._stop()
                 raise
         states = self.states()
         if all(state.state == "done" for state in states):
             self._engine.tidy()
         return states
 
+    def _stop(self) -> str:
+        """End what the engine is to end; returns what to tell the user, or ''."""
+        runs = list(self._working.values())
+        advice = self._engine.stop(list(self._working))
+        for run in [] if self._engine.queues else runs:
+            kill_run(run.work_dir, self.id)  # a worker that did not react
+        return advice
+
     def _sort_in(self) -> None:
         """Sort the runs into those that are done, those that others train, and ours."""
+        queue = self._queue(self.runs)
         for run, state in zip(self.runs, self.states(), strict=True):
             if state.state == "done":
                 self._say(f"finished before: {run}")
             elif state.state == "running":
                 self._say(f"trained by another: {run}{_owner(run)}")
                 self._elsewhere.append(run)
-            elif self._is_queued(run):
+            elif self._journal(run).job in queue:
                 self._say(f"waits in Slurm's queue already: {run}")
                 self._elsewhere.append(run)
             else:
                 self._register(run)
                 self._waiting.append(run)
 
-    def _is_queued(self, run: Run) -> bool:
-        job = self._journal(run).job
-        return job is not None and job in (queued_jobs() or ())
+    def _queue(self, runs: Sequence[Run]) -> set[str]:
+        """Ask Slurm for its queue, if any of the runs was ever submitted."""
+        return queued_jobs() or set() if any(self._journal(run).job for run in runs) else set()
 
     def _register(self, run: Run, job: str | None = None) -> None:
         """Note in the run's folder that it belongs to a sweep, so that status knows of it."""
@@ -198,9 +208,12 @@ class Sweep:
                 self._waiting.append(run)
 
     def _look_elsewhere(self) -> None:
+        queue = self._queue(self._elsewhere)
         for run in list(self._elsewhere):
             state = self._look(run)
-            if state.state == "running" or (state.state != "done" and self._is_queued(run)):
+            if state.state == "running":
+                continue
+            if state.state != "done" and self._journal(run).job in queue:
                 continue
             self._elsewhere.remove(run)
             if state.state in ("done", "failed"):

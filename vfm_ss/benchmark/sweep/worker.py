@@ -24,6 +24,9 @@ from vfm_ss.benchmark.sweep.processes import contents, die_with_parent, end_grou
 
 _POLL_SECONDS = 0.2
 _MAX_WAIT = 300.0
+_NOTE_SECONDS = 4.0
+#: Longer than Slurm's usual grace between SIGTERM and SIGKILL (KillWait, GraceTime).
+_SLURM_KILL_SECONDS = 120.0
 
 
 class _Stop(Exception):  # noqa: N818  not an error
@@ -104,6 +107,10 @@ class Worker:
             status, error = self._attempt(failures + 1)
             if self._finished():
                 break
+            if status == -signal.SIGTERM and _under_slurm():
+                self._end("stopped")  # Slurm ends the job: SIGTERM to all, then SIGKILL to us
+                self._wait(_SLURM_KILL_SECONDS)
+                continue
             self._end("failed", error)
             if status == 0:  # trying again would end at once in the same way
                 return self._fail(error)
@@ -218,11 +225,13 @@ class Worker:
         first = self._lock.acquire()
         holder, since = first, time.monotonic()
         while holder is not None:
+            waited = time.monotonic() - since
             alive = holder.owner is not None and holder.owner.machine == this_machine()
             renewed = (holder.content, holder.heartbeat) != (first.content, first.heartbeat)
-            if alive or renewed or time.monotonic() - since > 2 * STALE_SECONDS:
+            # Somebody who only makes a note in the journal holds the lock for a moment.
+            if waited > _NOTE_SECONDS and (alive or renewed or waited > 2 * STALE_SECONDS):
                 return False
-            time.sleep(min(HEARTBEAT_SECONDS / 3, 5))
+            time.sleep(min(_NOTE_SECONDS, HEARTBEAT_SECONDS) / 4)
             if self._stopped:
                 raise _Stop
             holder = self._lock.acquire()
@@ -270,7 +279,7 @@ class Worker:
         def stop(*_):
             self._stopped = True
 
-        if os.environ.get("SUBMITIT_EXECUTOR") == "slurm":
+        if _under_slurm():
             yield
             return
         before = signal.signal(signal.SIGTERM, stop)
@@ -278,6 +287,10 @@ class Worker:
             yield
         finally:
             signal.signal(signal.SIGTERM, before)
+
+
+def _under_slurm() -> bool:
+    return os.environ.get("SUBMITIT_EXECUTOR") == "slurm"
 
 
 def _minutes(seconds: float) -> str:
