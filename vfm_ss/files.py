@@ -28,9 +28,12 @@ def write_atomically(path: str | Path, data: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(partial, path)
-    except BaseException:
+    except BaseException as error:
         with contextlib.suppress(OSError):
             partial.unlink()
+        if isinstance(error, OSError):
+            hint = "the old file, if any, is untouched; make room or check permissions and quota"
+            raise OSError(error.errno, f"{error.strerror}; {hint}", str(path)) from error
         raise
     if hasattr(os, "O_DIRECTORY"):  # make the rename itself survive a power cut
         folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)

@@ -1,3 +1,4 @@
+import signal
 from collections.abc import Sequence
 
 import torch
@@ -8,7 +9,10 @@ from mmengine.runner.loops import _InfiniteDataloaderIterator
 from mmseg.registry import LOOPS
 
 from .batching import EFFECTIVE_BATCH, accumulation_steps
+from .failures import explain
+from .loss_guard import LossGuard
 from .randomness import seed_step
+from .stopping import Interrupted, StopSignals
 
 
 @LOOPS.register_module()
@@ -32,6 +36,7 @@ class OptimStepTrainLoop(IterBasedTrainLoop):
         max_iters: Optimiser steps.
         effective_batch: Images per optimiser step over all processes.
         micro_batch: Images per forward pass of a process; it sets the memory and nothing else.
+        nonfinite_loss: ``'stop'`` or ``'skip'`` the step, see ``LossGuard``.
         **kwargs: See mmengine's ``IterBasedTrainLoop`` (``val_interval``, ...).
 
     Raises:
@@ -46,9 +51,12 @@ class OptimStepTrainLoop(IterBasedTrainLoop):
         max_iters: int,
         effective_batch: int = EFFECTIVE_BATCH,
         micro_batch: int = EFFECTIVE_BATCH,
+        nonfinite_loss: str = "stop",
         **kwargs,
     ):
         super().__init__(runner, dataloader, max_iters, **kwargs)
+        self.losses = LossGuard(nonfinite_loss)
+        self.signals = StopSignals()
         self.effective_batch = effective_batch
         self.num_micro_batches = accumulation_steps(
             effective_batch, micro_batch, get_world_size(), self.dataloader.batch_size
@@ -72,7 +80,12 @@ class OptimStepTrainLoop(IterBasedTrainLoop):
         )
 
     def run(self) -> torch.nn.Module:
-        """Train, from the step that the runner has resumed, and validate."""
+        """Train, from the step that the runner has resumed, and validate.
+
+        Raises:
+            SystemExit: After Ctrl-C or SIGTERM, with the shell's status for it, when all is saved.
+            NonFiniteError: If a loss or weights are not finite.
+        """
         runner = self.runner
         # mmengine offers accumulation as an argument of the wrapper only, and counts what it
         # calls iterations: forward passes. Both follow from this loop.
@@ -82,6 +95,28 @@ class OptimStepTrainLoop(IterBasedTrainLoop):
             self._iter * self.num_micro_batches,
             self._max_iters * self.num_micro_batches,
         )
+        self.losses.attach(runner)
+        with self.signals:
+            try:
+                self._run_steps()
+                number = self.signals.received if self.stop_training else None
+            except Interrupted:
+                number = self.signals.received
+            except RuntimeError as error:
+                text = explain(error, self._iter + 1, self.micro_batch, get_world_size())
+                if text is None:
+                    raise
+                raise type(error)(text) from error
+        if number:
+            runner.logger.info(
+                f"Stopped by {signal.Signals(number).name} after step {self._iter}; go on with "
+                "--resume."
+            )
+            raise SystemExit(128 + number)
+        return runner.model
+
+    def _run_steps(self) -> None:
+        runner = self.runner
         runner.call_hook("before_train")
         runner.call_hook("before_train_epoch")
         self.dataloader_iterator = self._start_data()
@@ -89,11 +124,11 @@ class OptimStepTrainLoop(IterBasedTrainLoop):
             runner.model.train()
             self.run_iter(next(self.dataloader_iterator))
             self._decide_current_val_interval()
-            if validation_is_due(runner):
+            if validation_is_due(runner) and not self.stop_training:
                 runner.val_loop.run()
+        self.losses.check(runner, self._iter)
         runner.call_hook("after_train_epoch")
         runner.call_hook("after_train")
-        return runner.model
 
     def _start_data(self) -> _InfiniteDataloaderIterator:
         """Start reading at the position of the run, at once if the sampler can skip.
@@ -125,17 +160,19 @@ class OptimStepTrainLoop(IterBasedTrainLoop):
         """
         runner = self.runner
         runner.call_hook("before_train_iter", batch_idx=self._iter, data_batch=data_batch)
+        self.signals.announce()
         self._begin_step(data_batch)
         seed_step(runner.seed, self._iter, get_rank())
         outputs = [
             runner.model.train_step(micro_batch, optim_wrapper=runner.optim_wrapper)
             for micro_batch in split(data_batch, self.micro_batch)
         ]
+        outputs = _mean(outputs)
+        self.losses.watch(runner, outputs["loss"], data_batch["data_samples"])
+        if self.signals.agreed():
+            self.stop_training = True  # the checkpoint hook saves
         runner.call_hook(
-            "after_train_iter",
-            batch_idx=self._iter,
-            data_batch=data_batch,
-            outputs=_mean(outputs),
+            "after_train_iter", batch_idx=self._iter, data_batch=data_batch, outputs=outputs
         )
         self._iter += 1
 
