@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import re
 import resource
 import shutil
 import signal
@@ -269,7 +270,8 @@ def test_a_clock_that_goes_back_changes_no_time(toy, tmp_path, monkeypatch):
     assert record.train_seconds > 0
     assert record.step_seconds > 0
     log = "".join(path.read_text() for path in (tmp_path / "run").glob("*/*.log"))
-    assert "Iter(train) [6/6]" in log
+    line = next(line for line in log.splitlines() if "Iter(train) [6/6]" in line)
+    assert re.search(r"eta: 0:00:00 +time: 0\.\d+ +data_time: 0\.\d+", line), line
 
 
 def test_any_character_in_a_path(toy, tmp_path):

@@ -11,7 +11,7 @@ from mmseg.registry import LOOPS
 from .batching import EFFECTIVE_BATCH, accumulation_steps
 from .failures import explain
 from .loss_guard import LossGuard
-from .randomness import seed_step
+from .randomness import seed_samples, seed_step
 from .stopping import Interrupted, StopSignals
 
 
@@ -139,6 +139,7 @@ class OptimStepTrainLoop(IterBasedTrainLoop):
         sampler = self.dataloader.sampler
         if self._sampler_has_our_seed:
             sampler.seed = self.runner.seed  # a seed that was drawn comes from the checkpoint
+        seed_samples(self.dataloader.dataset)
         can_skip = hasattr(sampler, "skip")
         if self._iter and can_skip:
             sampler.skip(self._iter * self.dataloader.batch_size)
