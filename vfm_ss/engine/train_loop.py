@@ -57,6 +57,7 @@ class OptimStepTrainLoop(IterBasedTrainLoop):
         super().__init__(runner, dataloader, max_iters, **kwargs)
         self.losses = LossGuard(nonfinite_loss)
         self.signals = StopSignals()
+        self._stopped_by: int | None = None
         self.effective_batch = effective_batch
         self.num_micro_batches = accumulation_steps(
             effective_batch, micro_batch, get_world_size(), self.dataloader.batch_size
@@ -99,20 +100,18 @@ class OptimStepTrainLoop(IterBasedTrainLoop):
         with self.signals:
             try:
                 self._run_steps()
-                number = self.signals.received if self.stop_training else None
             except Interrupted:
-                number = self.signals.received
+                self._stopped_by = self.signals.received
             except RuntimeError as error:
                 text = explain(error, self._iter + 1, self.micro_batch, get_world_size())
                 if text is None:
                     raise
-                raise type(error)(text) from error
-        if number:
-            runner.logger.info(
-                f"Stopped by {signal.Signals(number).name} after step {self._iter}; go on with "
-                "--resume."
-            )
-            raise SystemExit(128 + number)
+                out_of_memory = isinstance(error, torch.OutOfMemoryError)
+                raise (torch.OutOfMemoryError if out_of_memory else RuntimeError)(text) from error
+        if self._stopped_by:
+            name = signal.Signals(self._stopped_by).name
+            runner.logger.info(f"Stopped by {name} after step {self._iter}; go on with --resume.")
+            raise SystemExit(128 + self._stopped_by)
         return runner.model
 
     def _run_steps(self) -> None:
@@ -170,7 +169,8 @@ class OptimStepTrainLoop(IterBasedTrainLoop):
         ]
         outputs = _mean(outputs)
         self.losses.watch(runner, outputs["loss"], data_batch["data_samples"])
-        if self.signals.agreed():
+        self._stopped_by = self.signals.agreed()
+        if self._stopped_by:
             self.stop_training = True  # the checkpoint hook saves
         runner.call_hook(
             "after_train_iter", batch_idx=self._iter, data_batch=data_batch, outputs=outputs

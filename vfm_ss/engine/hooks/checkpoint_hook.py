@@ -167,9 +167,7 @@ class AtomicCheckpointHook(CheckpointHook):
 
     def _save_checkpoint_with_step(self, runner, step: int, meta: dict) -> None:
         """Save what is known to be finite."""
-        losses = getattr(runner.train_loop, "losses", None)
-        if losses is not None:
-            losses.check(runner, step)
+        _check_finite(runner, step)
         if self._is_atomic:
             self._write_checkpoint(runner, step, meta)
         else:
@@ -212,6 +210,7 @@ class AtomicCheckpointHook(CheckpointHook):
                 f"default_hooks.checkpoint.save_best={missing[0]!r}, but the validation gives "
                 f"{', '.join(metrics)}; name one of these, or None"
             )
+        _check_finite(runner, runner.iter)
         if not (self._is_atomic and hasattr(self, "best_ckpt_path")):
             super()._save_best_checkpoint(runner, metrics)
             return
@@ -234,6 +233,12 @@ class AtomicCheckpointHook(CheckpointHook):
     def _in_out_dir(self, path: str) -> str:
         """Find a saved path again in a work dir that has been moved."""
         return osp.join(self.out_dir, osp.basename(path))
+
+
+def _check_finite(runner, step: int) -> None:
+    losses = getattr(runner.train_loop, "losses", None)
+    if losses is not None:
+        losses.check(runner, step)
 
 
 def _read_pointer(pointer: Path) -> Path | None:
