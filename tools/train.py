@@ -15,7 +15,7 @@ def parse_args() -> argparse.Namespace:
         nargs="?",
         const="auto",
         metavar="CHECKPOINT",
-        help="resume from the newest checkpoint in the work dir, or from this one",
+        help="resume from the newest sound checkpoint in the work dir, or from this one",
     )
     parser.add_argument(
         "--amp",

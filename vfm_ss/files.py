@@ -1,4 +1,7 @@
-"""Write files so that a reader, or a crash, sees the old one or the new one. Standard library."""
+"""Files: written so that a crash leaves the old one or the new one, refused in the same words.
+
+Standard library only.
+"""
 
 import contextlib
 import os
@@ -28,9 +31,12 @@ def write_atomically(path: str | Path, data: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(partial, path)
-    except BaseException:
+    except BaseException as error:
         with contextlib.suppress(OSError):
             partial.unlink()
+        if isinstance(error, OSError):
+            hint = "the old file, if any, is untouched; make room or check permissions and quota"
+            raise OSError(error.errno, f"{error.strerror}; {hint}", str(path)) from error
         raise
     if hasattr(os, "O_DIRECTORY"):  # make the rename itself survive a power cut
         folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
@@ -50,3 +56,29 @@ def remove_partial_files(folder: str | Path) -> list[str]:
     for path in found:
         path.unlink(missing_ok=True)
     return [path.name for path in found]
+
+
+def refused(path: str | Path, found: str) -> str:
+    """Say why a checkpoint is not loaded.
+
+    Args:
+        path: The file.
+        found: What it holds beside data.
+    """
+    return (
+        f"{path} is refused: it holds {found}, which could run code when loaded. Save its state "
+        "dict alone (safetensors, or torch.save of a dict of tensors) and pass that file"
+    )
+
+
+def damaged(path: str | Path, reason: str | Exception, remedy: str) -> str:
+    """Say why a checkpoint cannot be read.
+
+    Args:
+        path: The file.
+        reason: What is wrong, or the error that reading it raised.
+        remedy: What to do.
+    """
+    if isinstance(reason, Exception):
+        reason = f"{type(reason).__name__}: {' '.join(str(reason).split())[:200]}"
+    return f"{path} cannot be read as a checkpoint ({reason}); {remedy}"

@@ -5,6 +5,7 @@ from typing import ClassVar
 import numpy as np
 import pytest
 import torch
+from mmengine.config import Config
 from mmengine.dataset import BaseDataset
 from mmengine.evaluator import BaseMetric
 from mmengine.logging import MessageHub, MMLogger
@@ -38,18 +39,15 @@ class ToyDataset(BaseDataset):
         )
 
 
-class ToyHead(nn.Linear):
-    num_classes = 2
-
-
 @MODELS.register_module(force=True)
 class ToyModel(BaseModel):
     """Linear, dropout, linear."""
 
-    def __init__(self):
+    def __init__(self, classes=2):
         super().__init__()
         self.backbone = nn.Linear(3, 8)
-        self.decode_head = ToyHead(8, 2)
+        self.decode_head = nn.Linear(8, classes)
+        self.decode_head.num_classes = 2
 
     def forward(self, inputs, data_samples=None, mode="loss"):
         hidden = nn.functional.dropout(self.backbone(torch.stack(inputs)), 0.5, self.training)
@@ -81,6 +79,7 @@ def toy(tmp_path, monkeypatch):
         steps=6,
         micro_batch=4,
         checkpoint=(),
+        loop=(),
         **changes,
     ):
         for manager in (MessageHub, MMLogger, Visualizer):
@@ -101,6 +100,7 @@ def toy(tmp_path, monkeypatch):
                 max_iters=steps,
                 val_interval=3,
                 micro_batch=micro_batch,
+                **dict(loop),
             ),
             val_cfg=dict(type="ValLoop"),
             val_evaluator=dict(type="ToyScore"),
@@ -119,6 +119,6 @@ def toy(tmp_path, monkeypatch):
             experiment_name="toy",
         )
         cfg.update(changes)
-        return Runner(**cfg)
+        return Runner.from_cfg(Config(cfg))
 
     return make

@@ -219,11 +219,38 @@ def test_few_are_kept_and_leftovers_removed(toy, tmp_path):
 
 def test_another_folder_for_checkpoints(toy, whole, tmp_path):
     common = dict(checkpoint=dict(out_dir=str(tmp_path / "elsewhere")))
-    toy(steps=4, **common).train()
+    toy(**common).train()
     assert not names(tmp_path / "run")
+    (tmp_path / "elsewhere" / "run" / "iter_6.pth").unlink()
     assert "iter_4.pth" in names(tmp_path / "elsewhere" / "run")
     toy(resume=True, **common).train()
     assert names(tmp_path / "elsewhere" / "run")[-1] == "iter_6.pth"
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        (dict(steps=9), "train_cfg.max_iters was 6, is 9"),
+        (dict(model=dict(type="ToyModel", classes=3)), "model.classes was not set, is 3"),
+        (dict(optim_wrapper=dict(optimizer=dict(type="AdamW", lr=0.1))),
+         "optim_wrapper.optimizer.lr was 0.05, is 0.1"),
+    ],
+)  # fmt: skip
+def test_another_run_is_not_resumed(changes, told, toy, tmp_path):
+    toy().train()
+    before = (tmp_path / "run" / "iter_6.pth").read_bytes()
+    with pytest.raises(
+        ValueError, match=rf"iter_6\.pth is of another run: {re.escape(told)}\. Use"
+    ):
+        toy(resume=True, **changes).train()
+    assert (tmp_path / "run" / "iter_6.pth").read_bytes() == before
+
+
+def test_what_does_not_change_a_run_may_change(toy, tmp_path):
+    toy().train()
+    toy(resume=True, workers=1, micro_batch=16, loop=dict(nonfinite_loss="skip")).train()
+    toy(resume=True, steps=7, checkpoint=dict(same_config=False)).train()
+    assert names(tmp_path / "run")[-1] == "iter_7.pth"
 
 
 def test_a_missing_score_is_named(toy):

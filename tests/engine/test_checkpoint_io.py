@@ -1,5 +1,8 @@
 import pickle
 import re
+import threading
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
 import pytest
@@ -39,6 +42,32 @@ def test_pickled_code_is_refused_and_not_executed(bad, tmp_path):
     with pytest.raises(ValueError, match=re.escape(str(path))) as error:
         CheckpointLoader.load_checkpoint(str(path))
     assert "\n" not in str(error.value)
+
+
+@pytest.fixture
+def served(tmp_path):
+    """A folder, and its address on this machine."""
+    (tmp_path / "served").mkdir()
+    handler = partial(SimpleHTTPRequestHandler, directory=str(tmp_path / "served"))
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield tmp_path / "served", f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+
+
+def test_a_download_is_data_too(served, tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    folder, address = served
+    torch.save({"state_dict": {"w": torch.ones(2)}}, folder / "good.pth")
+    torch.save({"state_dict": Bomb()}, folder / "bad.pth")
+    good = CheckpointLoader.load_checkpoint(f"{address}/good.pth")
+    assert torch.equal(good["state_dict"]["w"], torch.ones(2))
+    with pytest.raises(
+        ValueError, match=r"bad\.pth is refused: it holds builtins\.exec, which could"
+    ):
+        CheckpointLoader.load_checkpoint(f"{address}/bad.pth")
+    with pytest.raises(ValueError, match=r"s3://x/y\.pth is not loaded from there: download it"):
+        CheckpointLoader.load_checkpoint("s3://x/y.pth")
 
 
 @pytest.mark.parametrize("content", [b"", b"nothing", pickle.dumps({"state_dict": Bomb()})])

@@ -81,23 +81,21 @@ def project(tmp_path):
 
 @pytest.fixture
 def tool(project):
-    """`tool(name, *args)`: run a tool of this repository in the project; returns its output."""
+    """`tool(name, *args)`: run a tool of this repository in the project; returns its output.
 
-    def run(name: str, *args: str, fails: bool = False) -> str:
+    With `wait=False` it returns the running process.
+    """
+
+    def run(name: str, *args: str, fails: bool = False, wait: bool = True):
         path = str(ROOT / "tools" / name)
         command = [path] if name.endswith(".sh") else [sys.executable, path]
         env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": f"{ROOT}:{project}"}
         env["PORT"] = str(20000 + os.getpid() % 20000)
         env["PATH"] = f"{Path(sys.executable).parent}:{env['PATH']}"
-        done = subprocess.run(
-            [*command, *args],
-            cwd=project,
-            env=env,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            timeout=600,
-        )
+        pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        if not wait:
+            return subprocess.Popen([*command, *args], cwd=project, env=env, **pipes)
+        done = subprocess.run([*command, *args], cwd=project, env=env, timeout=600, **pipes)
         assert (done.returncode != 0) == fails, done.stdout[-4000:]
         return done.stdout
 

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 
 import cv2
 import pytest
@@ -64,8 +65,8 @@ def test_train_test_and_resume(project, tool):
 
     # Stopped after step 2 and resumed, the run ends with the same weights.
     whole = final_weights(project, "work_dirs/tiny")
-    tool("train.py", "tiny.py", "--work-dir", "stopped", "--cfg-options", "train_cfg.max_iters=2",
-         "param_scheduler.end=4")  # fmt: skip
+    (project / "stopped").mkdir()
+    shutil.copy(work_dir / "iter_2.pth", project / "stopped")
     log = tool("train.py", "tiny.py", "--work-dir", "stopped", "--resume")
     assert "resumed epoch: 0, iter: 2" in log
     for name, value in final_weights(project, "stopped").items():
@@ -92,9 +93,9 @@ def test_the_micro_batch_and_the_number_of_processes_change_nothing(config, proj
     options = ("--cfg-options", "train_cfg.val_interval=100", "val_dataloader=None",
                "val_evaluator=None", "val_cfg=None")  # fmt: skip
     if config == "m2f.py":
-        # Some parameters, such as the keys' bias, have no gradient but rounding errors, and these
-        # are larger here than AdamW's epsilon.
-        options = (*options, "optim_wrapper.optimizer.type=SGD", "optim_wrapper.optimizer.lr=0.1")
+        # Its matching is discrete, and AdamW makes steps of rounding errors where a parameter, such
+        # as the keys' bias, has no other gradient.
+        options = (*options, "optim_wrapper.optimizer.type=SGD", "optim_wrapper.optimizer.lr=0.01")
     for name, args in runs.items():
         tool(*args, "--work-dir", name, *options)
     expected = final_weights(project, "one")

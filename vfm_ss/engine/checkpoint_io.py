@@ -5,14 +5,17 @@ import pickle
 import re
 import zipfile
 from pathlib import Path
+from urllib.parse import urlparse
 
 import numpy as np
 import torch
+from mmengine.dist import barrier, get_local_rank
 from mmengine.fileio import LocalBackend, register_backend
 from mmengine.logging import HistoryBuffer
+from mmengine.runner import checkpoint
 from mmengine.runner.checkpoint import CheckpointLoader
 
-from vfm_ss.files import write_atomically
+from vfm_ss.files import damaged, refused, write_atomically
 
 _np_core = getattr(np, "_core", None) or np.core  # renamed in numpy 2
 
@@ -38,6 +41,9 @@ _SAFE_GLOBALS = [
 ]
 
 
+_REMEDY = "it is incomplete or no checkpoint, use another one"
+
+
 def load_from_local(filename: str, map_location=None) -> dict:
     """Load a checkpoint file without running anything it holds.
 
@@ -54,16 +60,16 @@ def load_from_local(filename: str, map_location=None) -> dict:
         raise FileNotFoundError(f"checkpoint {filename} does not exist")
     damage = find_damage(filename)
     if damage:
-        raise ValueError(_damaged(filename, damage))
+        raise ValueError(damaged(filename, damage, _REMEDY))
     try:
         with torch.serialization.safe_globals(_SAFE_GLOBALS):
-            checkpoint = torch.load(filename, map_location=map_location, weights_only=True)
+            loaded = torch.load(filename, map_location=map_location, weights_only=True)
     except (EOFError, RuntimeError, pickle.UnpicklingError) as error:
         raise ValueError(_refusal(filename, error)) from error
-    if isinstance(checkpoint, dict) and isinstance(checkpoint.get("meta"), dict):
+    if isinstance(loaded, dict) and isinstance(loaded.get("meta"), dict):
         # mmengine's `resume` parses this text as a Python config, that is, executes it.
-        checkpoint["meta"].pop("config", None)
-    return checkpoint
+        loaded["meta"].pop("config", None)
+    return loaded
 
 
 def _refusal(filename: str, error: Exception) -> str:
@@ -73,24 +79,35 @@ def _refusal(filename: str, error: Exception) -> str:
         found = []
     allowed = {entry[1] if isinstance(entry, tuple) else _path(entry) for entry in _SAFE_GLOBALS}
     unsafe = [name for name in found if name not in allowed]
-    if unsafe:
-        return (
-            f"checkpoint {filename} is refused: it holds {', '.join(unsafe)}, which could run code "
-            "when loaded; save its weights alone (a dict with a state_dict of tensors)"
-        )
-    reason = " ".join(str(error).split())[:200]
-    return _damaged(filename, f"{type(error).__name__}: {reason}")
-
-
-def _damaged(filename: str, reason: str) -> str:
-    return (
-        f"checkpoint {filename} cannot be read ({reason}); it is damaged or no checkpoint, use "
-        "another one"
-    )
+    return refused(filename, ", ".join(unsafe)) if unsafe else damaged(filename, error, _REMEDY)
 
 
 def _path(entry) -> str:
     return f"{entry.__module__}.{entry.__qualname__}"
+
+
+def load_from_http(
+    filename: str, map_location=None, model_dir: str | None = None, progress: bool = False
+) -> dict:
+    """Download a checkpoint once, to where torch keeps them, and load it as a local one.
+
+    Args:
+        filename: Its URL.
+        map_location: See ``torch.load``.
+        model_dir: Folder to keep it in instead.
+        progress: Whether to show a bar.
+    """
+    folder = Path(model_dir or Path(torch.hub.get_dir()) / "checkpoints")
+    path = folder / Path(urlparse(filename).path).name
+    if get_local_rank() == 0 and not path.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        torch.hub.download_url_to_file(filename, str(path), progress=progress)
+    barrier()
+    return load_from_local(str(path), map_location)
+
+
+def _refuse_remote(filename: str, map_location=None) -> dict:
+    raise ValueError(f"{filename} is not loaded from there: download it and pass the file")
 
 
 def find_damage(filename: str | Path) -> str | None:
@@ -138,6 +155,18 @@ class AtomicBackend(LocalBackend):
 
 
 def register() -> None:
-    """Make mmengine load local checkpoints in this way; offer the atomic backend to its hooks."""
-    CheckpointLoader.register_scheme(prefixes="", loader=load_from_local, force=True)
+    """Make mmengine load checkpoints in this way; offer the atomic backend to its hooks.
+
+    Its own way falls back to executing what it cannot read as data, in some releases.
+    """
+    schemes = {
+        "": load_from_local,
+        "http://": load_from_http,
+        "https://": load_from_http,
+        **dict.fromkeys(("pavi://", r"(\S+\:)?s3://", r"(\S+\:)?petrel://"), _refuse_remote),
+    }
+    for prefix, loader in schemes.items():
+        CheckpointLoader.register_scheme(prefixes=prefix, loader=loader, force=True)
+    # The other schemes are names of URLs.
+    checkpoint.load_from_http = load_from_http
     register_backend("atomic", AtomicBackend, force=True)

@@ -135,7 +135,15 @@ def _run(cfg: Config, mode: str) -> None:
     if get_device() == "cpu":
         keep_freed_memory()
     runner = Runner.from_cfg(cfg)
-    getattr(runner, mode)()
+    try:
+        getattr(runner, mode)()
+    except SystemExit:  # asked to stop; all processes leave together
+        _leave_processes()
+        raise
+    _leave_processes()
+
+
+def _leave_processes() -> None:
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
 

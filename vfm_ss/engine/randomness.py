@@ -1,9 +1,11 @@
-"""The random numbers of a training step as a function of the run's seed, the step and the rank."""
+"""Random numbers of a step, or of a sample, as a function of the seed and its number."""
 
 import random
 
 import numpy as np
 import torch
+
+from vfm_ss.datasets.seeding import SampleIndex
 
 
 def seed_step(seed: int, step: int, rank: int = 0) -> None:
@@ -25,3 +27,29 @@ def seed_step(seed: int, step: int, rank: int = 0) -> None:
         torch.cuda.manual_seed(int(words[1]))
     np.random.seed(words[2:])
     random.seed(words[2:].tobytes())
+
+
+class SeedSample:
+    """A transform that seeds numpy, torch and python by the seed and position of the sample."""
+
+    def __call__(self, results: dict) -> dict:
+        """Seed, if a PositionSampler drew this sample; return it as it is."""
+        index = results.get("sample_idx")
+        if isinstance(index, SampleIndex):
+            seed_step(index.seed, index.position)
+        return results
+
+
+def seed_samples(dataset) -> None:
+    """Make the augmentation of every sample, mmseg's stock transforms too, depend on it alone.
+
+    Args:
+        dataset: An mmengine dataset or a wrapper of some; others are left as they are.
+    """
+    inner = getattr(dataset, "datasets", None) or [getattr(dataset, "dataset", None)]
+    for part in inner:
+        if part is not None:
+            seed_samples(part)
+    transforms = getattr(getattr(dataset, "pipeline", None), "transforms", None)
+    if isinstance(transforms, list) and not any(isinstance(t, SeedSample) for t in transforms):
+        transforms.insert(0, SeedSample())

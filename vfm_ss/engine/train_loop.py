@@ -1,3 +1,4 @@
+import signal
 from collections.abc import Sequence
 
 import torch
@@ -9,7 +10,10 @@ from mmseg.registry import LOOPS
 
 from .auto_micro_batch import choose_micro_batch
 from .batching import EFFECTIVE_BATCH, accumulation_steps
-from .randomness import seed_step
+from .failures import explain
+from .loss_guard import LossGuard
+from .randomness import seed_samples, seed_step
+from .stopping import Interrupted, StopSignals
 
 
 @LOOPS.register_module()
@@ -34,6 +38,7 @@ class OptimStepTrainLoop(IterBasedTrainLoop):
         effective_batch: Images per optimiser step over all processes.
         micro_batch: Images per forward pass of a process; it sets the memory and nothing else.
             ``'auto'`` takes the largest power of two that fits when training starts.
+        nonfinite_loss: ``'stop'`` or ``'skip'`` the step, see ``LossGuard``.
         **kwargs: See mmengine's ``IterBasedTrainLoop`` (``val_interval``, ...).
 
     Raises:
@@ -48,9 +53,13 @@ class OptimStepTrainLoop(IterBasedTrainLoop):
         max_iters: int,
         effective_batch: int = EFFECTIVE_BATCH,
         micro_batch: int | str = EFFECTIVE_BATCH,
+        nonfinite_loss: str = "stop",
         **kwargs,
     ):
         super().__init__(runner, dataloader, max_iters, **kwargs)
+        self.losses = LossGuard(nonfinite_loss)
+        self.signals = StopSignals()
+        self._stopped_by: int | None = None
         self.effective_batch = effective_batch
         self._auto = micro_batch == "auto"
         self._split(1 if self._auto else micro_batch)
@@ -78,7 +87,12 @@ class OptimStepTrainLoop(IterBasedTrainLoop):
         )
 
     def run(self) -> torch.nn.Module:
-        """Train, from the step that the runner has resumed, and validate."""
+        """Train, from the step that the runner has resumed, and validate.
+
+        Raises:
+            SystemExit: After Ctrl-C or SIGTERM, with the shell's status for it, when all is saved.
+            NonFiniteError: If a loss or weights are not finite.
+        """
         runner = self.runner
         if self._auto:
             self._split(choose_micro_batch(runner, self.dataloader.batch_size))
@@ -90,6 +104,26 @@ class OptimStepTrainLoop(IterBasedTrainLoop):
             self._iter * self.num_micro_batches,
             self._max_iters * self.num_micro_batches,
         )
+        self.losses.attach(runner)
+        with self.signals:
+            try:
+                self._run_steps()
+            except Interrupted:
+                self._stopped_by = self.signals.received
+            except RuntimeError as error:
+                text = explain(error, self._iter + 1, self.micro_batch, get_world_size())
+                if text is None:
+                    raise
+                out_of_memory = isinstance(error, torch.OutOfMemoryError)
+                raise (torch.OutOfMemoryError if out_of_memory else RuntimeError)(text) from error
+        if self._stopped_by:
+            name = signal.Signals(self._stopped_by).name
+            runner.logger.info(f"Stopped by {name} after step {self._iter}; go on with --resume.")
+            raise SystemExit(128 + self._stopped_by)
+        return runner.model
+
+    def _run_steps(self) -> None:
+        runner = self.runner
         runner.call_hook("before_train")
         runner.call_hook("before_train_epoch")
         self.dataloader_iterator = self._start_data()
@@ -97,11 +131,11 @@ class OptimStepTrainLoop(IterBasedTrainLoop):
             runner.model.train()
             self.run_iter(next(self.dataloader_iterator))
             self._decide_current_val_interval()
-            if validation_is_due(runner):
+            if validation_is_due(runner) and not self.stop_training:
                 runner.val_loop.run()
+        self.losses.check(runner, self._iter)
         runner.call_hook("after_train_epoch")
         runner.call_hook("after_train")
-        return runner.model
 
     def _start_data(self) -> _InfiniteDataloaderIterator:
         """Start reading at the position of the run, at once if the sampler can skip.
@@ -112,6 +146,7 @@ class OptimStepTrainLoop(IterBasedTrainLoop):
         sampler = self.dataloader.sampler
         if self._sampler_has_our_seed:
             sampler.seed = self.runner.seed  # a seed that was drawn comes from the checkpoint
+        seed_samples(self.dataloader.dataset)
         can_skip = hasattr(sampler, "skip")
         if self._iter and can_skip:
             sampler.skip(self._iter * self.dataloader.batch_size)
@@ -133,17 +168,20 @@ class OptimStepTrainLoop(IterBasedTrainLoop):
         """
         runner = self.runner
         runner.call_hook("before_train_iter", batch_idx=self._iter, data_batch=data_batch)
+        self.signals.announce()
         self._begin_step(data_batch)
         seed_step(runner.seed, self._iter, get_rank())
         outputs = [
             runner.model.train_step(micro_batch, optim_wrapper=runner.optim_wrapper)
             for micro_batch in split(data_batch, self.micro_batch)
         ]
+        outputs = _mean(outputs)
+        self.losses.watch(runner, outputs["loss"], data_batch["data_samples"])
+        self._stopped_by = self.signals.agreed()
+        if self._stopped_by:
+            self.stop_training = True  # the checkpoint hook saves
         runner.call_hook(
-            "after_train_iter",
-            batch_idx=self._iter,
-            data_batch=data_batch,
-            outputs=_mean(outputs),
+            "after_train_iter", batch_idx=self._iter, data_batch=data_batch, outputs=outputs
         )
         self._iter += 1
 

@@ -1,4 +1,12 @@
+import time
+from types import SimpleNamespace
+
+from mmengine.hooks import iter_timer_hook
+
 from .checkpoint_hook import AtomicCheckpointHook
 from .record_hook import RecordHook
 
 __all__ = ["AtomicCheckpointHook", "RecordHook"]
+
+# mmengine's timer takes differences of the wall clock, which may be set back within a run.
+iter_timer_hook.time = SimpleNamespace(time=time.monotonic)

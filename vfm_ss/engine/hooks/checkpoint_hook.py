@@ -9,7 +9,10 @@ from mmseg.registry import HOOKS
 from vfm_ss.files import remove_partial_files, write_atomically
 
 from ..checkpoint_io import find_checkpoints, find_damage
+from ..fingerprint import difference, fingerprint
+from ..stopping import Interrupted
 
+_FINGERPRINT = "run"  # in the checkpoint's meta
 _POINTER = "last_checkpoint"  # mmengine's name: the file in the work dir that names the newest one
 
 
@@ -19,16 +22,19 @@ class AtomicCheckpointHook(CheckpointHook):
 
     A checkpoint is there as a whole or not at all, and an old one goes only when a newer one is
     there. A run that resumes by itself takes the newest one that is sound. A new run does not
-    start beside the checkpoints of another.
+    start beside the checkpoints of another. A run that is asked to stop saves first. Nothing is
+    saved that is not finite.
 
     Args:
         *args: See mmengine's ``CheckpointHook``.
+        same_config: Refuse to resume a run whose model, optimiser, schedule or data differ.
         **kwargs: See mmengine's ``CheckpointHook``. ``max_keep_ckpts`` counts the newest ones; the
             best one is kept besides.
     """
 
-    def __init__(self, *args, **kwargs):
+    def __init__(self, *args, same_config: bool = True, **kwargs):
         super().__init__(*args, **kwargs)
+        self.same_config = same_config
         remote = "://" in str(self.out_dir or "")
         if not remote and self.backend_args is None and self.file_client_args is None:
             self.backend_args = {"backend": "atomic"}
@@ -67,6 +73,47 @@ class AtomicCheckpointHook(CheckpointHook):
             self.last_ckpt = self._in_out_dir(runner.message_hub.get_info("last_ckpt"))
         if getattr(self, "best_ckpt_path", None):
             self.best_ckpt_path = self._in_out_dir(self.best_ckpt_path)
+
+    def before_save_checkpoint(self, runner, checkpoint: dict) -> None:
+        """Say in the checkpoint which run it is of."""
+        checkpoint["meta"][_FINGERPRINT] = fingerprint(runner.cfg)
+
+    def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
+        """Refuse to resume another run.
+
+        Raises:
+            ValueError: If the checkpoint is of one; says what differs.
+        """
+        saved = checkpoint.get("meta", {}).get(_FINGERPRINT)
+        if not (runner._resume and self.same_config and saved):
+            return
+        found = difference(saved, fingerprint(runner.cfg))
+        if found:
+            raise ValueError(
+                f"{runner._load_from} is of another run: {found}. Use its config, another "
+                "--work-dir, or, if you know that it fits, "
+                "--cfg-options default_hooks.checkpoint.same_config=False"
+            )
+
+    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:
+        """Save at the interval, at the end, and when the run is asked to stop."""
+        super().after_train_iter(runner, batch_idx, data_batch, outputs)
+        name = self.filename_tmpl.format(runner.iter + 1)
+        if getattr(runner.train_loop, "stop_training", False) and not self._is_last(name):
+            self._save_checkpoint(runner)
+
+    def after_val_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:
+        """Give a validation up when the run is asked to stop; a resume makes up for it."""
+        signals = getattr(runner._train_loop, "signals", None)
+        if signals is None or not signals.received:
+            return
+        if runner.iter and not self._is_last(self.filename_tmpl.format(runner.iter)):
+            runner.train_loop.losses.check(runner, runner.iter, together=False)
+            self._write_checkpoint(runner, runner.iter, dict(epoch=runner.epoch, iter=runner.iter))
+        raise Interrupted
+
+    def _is_last(self, name: str) -> bool:
+        return self.last_ckpt is not None and osp.basename(self.last_ckpt) == name
 
     def _prepare(self, runner) -> str | None:
         """Clean up behind a killed run and return the checkpoint to resume from, if any."""
@@ -119,10 +166,15 @@ class AtomicCheckpointHook(CheckpointHook):
         )
 
     def _save_checkpoint_with_step(self, runner, step: int, meta: dict) -> None:
-        """Save, then say so, then remove what is too old; mmengine's order loses the old one."""
-        if not self._is_atomic:
+        """Save what is known to be finite."""
+        _check_finite(runner, step)
+        if self._is_atomic:
+            self._write_checkpoint(runner, step, meta)
+        else:
             super()._save_checkpoint_with_step(runner, step, meta)
-            return
+
+    def _write_checkpoint(self, runner, step: int, meta: dict) -> None:
+        """Save, then say so, then remove what is too old; mmengine's order loses the old one."""
         name = self.filename_tmpl.format(step)
         self.last_ckpt = osp.join(self.out_dir, name)
         runner.message_hub.update_info("last_ckpt", self.last_ckpt)
@@ -158,6 +210,7 @@ class AtomicCheckpointHook(CheckpointHook):
                 f"default_hooks.checkpoint.save_best={missing[0]!r}, but the validation gives "
                 f"{', '.join(metrics)}; name one of these, or None"
             )
+        _check_finite(runner, runner.iter)
         if not (self._is_atomic and hasattr(self, "best_ckpt_path")):
             super()._save_best_checkpoint(runner, metrics)
             return
@@ -180,6 +233,12 @@ class AtomicCheckpointHook(CheckpointHook):
     def _in_out_dir(self, path: str) -> str:
         """Find a saved path again in a work dir that has been moved."""
         return osp.join(self.out_dir, osp.basename(path))
+
+
+def _check_finite(runner, step: int) -> None:
+    losses = getattr(runner.train_loop, "losses", None)
+    if losses is not None:
+        losses.check(runner, step)
 
 
 def _read_pointer(pointer: Path) -> Path | None:

@@ -12,10 +12,14 @@ import torch
 from safetensors import SafetensorError
 from torch import nn
 
+from vfm_ss.files import damaged, refused
+
 # Parts of published checkpoints that a dense backbone drops on purpose, whatever their layout:
 # classifier and projection heads, and what only pretraining uses (mask tokens, the MAE decoder,
 # the token predictors of EVA-02 and BEiT-3).
 _DROPPED = ("head.", "head_dist.", "mask_token", "decoder_", "lm_head.", "mlm_head.", "mim_head.")
+
+_REMEDY = "download it again, or pass a .safetensors or .pth file that holds a state dict"
 
 
 def read_hub(vit: nn.Module) -> tuple[dict[str, torch.Tensor], str]:
@@ -71,12 +75,8 @@ def read_file(path: str | Path) -> dict[str, torch.Tensor]:
         state_dict = timm.models.load_state_dict(str(path), use_ema=False, weights_only=True)
     except RuntimeError as error:
         if "weights_only" in str(error):
-            raise ValueError(
-                f"{path} is refused: it holds pickled objects other than tensors, which could run "
-                "code when loaded. Save its state dict alone (safetensors, or torch.save of a dict "
-                "of tensors) and pass that file"
-            ) from error
-        raise ValueError(_damaged(path, error)) from error
+            raise ValueError(refused(path, "pickled objects other than tensors")) from error
+        raise ValueError(damaged(path, error, _REMEDY)) from error
     except (
         AttributeError,
         EOFError,
@@ -85,16 +85,8 @@ def read_file(path: str | Path) -> dict[str, torch.Tensor]:
         ValueError,
         pickle.UnpicklingError,
     ) as error:
-        raise ValueError(_damaged(path, error)) from error
+        raise ValueError(damaged(path, error, _REMEDY)) from error
     return state_dict
-
-
-def _damaged(path: Path, error: Exception) -> str:
-    reason = " ".join(str(error).split())[:200]
-    return (
-        f"{path} cannot be read as a checkpoint ({type(error).__name__}: {reason}); "
-        "download it again, or pass a .safetensors or .pth file that holds a state dict"
-    )
 
 
 def to_timm(state_dict: dict[str, torch.Tensor], vit: nn.Module) -> dict[str, torch.Tensor]:

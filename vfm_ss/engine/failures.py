@@ -1,0 +1,43 @@
+"""Say in one line what ended a training, and what to do."""
+
+import torch
+
+_DEAD_PROCESS = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "NCCL")
+_GO_ON = "go on with --resume"
+
+
+def explain(error: RuntimeError, step: int, micro_batch: int, num_processes: int) -> str | None:
+    """Explain an error of torch.
+
+    Args:
+        error: What was raised.
+        step: Number of the optimiser step that it ended, from 1.
+        micro_batch: Images per forward pass.
+        num_processes: Number of processes.
+
+    Returns:
+        One line; None where torch's own message says more.
+    """
+    text = " ".join(str(error).split())
+    if isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in text:
+        smaller = max((n for n in range(1, micro_batch) if micro_batch % n == 0), default=1)
+        remedy = (
+            f"use --micro-batch {smaller} (train_cfg.micro_batch={smaller}), which changes neither "
+            f"the effective batch nor the results, and {_GO_ON}"
+            if micro_batch > 1
+            else "the micro-batch is 1 already: use more processes or another device"
+        )
+        return (
+            f"out of memory in step {step} with micro-batch {micro_batch}; {remedy} ({text[:120]})"
+        )
+    if "DataLoader worker" in text:
+        return (
+            f"a data worker died before step {step} ({text[:160]}); often memory runs out: use "
+            f"fewer train_dataloader.num_workers, and {_GO_ON}"
+        )
+    if num_processes > 1 and any(sign in text for sign in _DEAD_PROCESS):
+        return (
+            f"another process of this run died in step {step}, see its last lines ({text[:120]}); "
+            f"{_GO_ON}"
+        )
+    return None
