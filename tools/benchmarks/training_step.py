@@ -20,7 +20,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 import vfm_ss  # noqa: F401
-from vfm_ss.engine.auto_micro_batch import CPU_PIXELS, _Trial, largest_that_fits
+from vfm_ss.engine.auto_micro_batch import CPU_PIXELS, Trial, largest_that_fits
 from vfm_ss.engine.memory import keep_freed_memory
 from vfm_ss.engine.optim_wrapper import precision_of
 from vfm_ss.models.backbones.rel_pos_attention import FusedRelPosAttention
@@ -105,7 +105,7 @@ class Step:
                 raise SystemExit(f"--batch {given} must divide --images {self.images}")
             return int(given)
         if self.cuda:
-            trial = _Trial(self.model, self.wrapper, self.data, self.device)
+            trial = Trial(self.model, self.wrapper, self.data, self.device)
             chosen, _ = largest_that_fits(candidates, trial, trial.budget())
             trial.clean_up()
             return chosen
