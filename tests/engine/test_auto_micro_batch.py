@@ -1,7 +1,11 @@
+from types import SimpleNamespace
+
+import numpy as np
 import pytest
 import torch
+from mmengine.dataset import pseudo_collate
 
-from vfm_ss.engine.auto_micro_batch import largest_that_fits
+from vfm_ss.engine.auto_micro_batch import choose_micro_batch, largest_that_fits
 
 GIB = 2**30
 
@@ -53,3 +57,40 @@ def test_other_errors_are_not_hidden():
 
     with pytest.raises(RuntimeError, match="shapes do not match"):
         largest_that_fits([1, 2], broken, GIB)
+
+
+def fake_runner(size):
+    """A runner on a CPU whose dataset draws random numbers."""
+
+    class Images(torch.utils.data.Dataset):
+        def __len__(self):
+            return 3
+
+        def __getitem__(self, index):
+            return {"inputs": torch.rand(3, *size) + np.random.rand()}
+
+    loader = torch.utils.data.DataLoader(Images(), collate_fn=pseudo_collate)
+    return SimpleNamespace(model=torch.nn.Linear(2, 2), train_dataloader=loader)
+
+
+@pytest.mark.parametrize(
+    ("size", "share", "chosen"),
+    [
+        ((512, 512), 16, 1),
+        ((1024, 1024), 16, 1),
+        ((300, 300), 16, 2),
+        ((256, 256), 16, 4),
+        ((64, 64), 16, 16),
+        ((64, 64), 8, 8),
+        ((64, 64), 6, 2),
+    ],
+)
+def test_a_cpu_takes_as_many_images_as_make_a_large_one(size, share, chosen):
+    runner = fake_runner(size)
+    torch.manual_seed(0)
+    np.random.seed(0)
+    expected = torch.rand(1), np.random.rand()
+    torch.manual_seed(0)
+    np.random.seed(0)
+    assert choose_micro_batch(runner, share) == chosen
+    assert (torch.rand(1), np.random.rand()) == expected, "random states stay as they were"

@@ -5,7 +5,7 @@ import torch.multiprocessing as mp
 from mmseg.evaluation import IoUMetric
 from torchmetrics.classification import MulticlassJaccardIndex
 
-from vfm_ss.evaluation.miou import MeanIoUMetric, class_counts
+from vfm_ss.evaluation.miou import MeanIoUMetric, class_counts, count_pixels
 
 CLASSES = 7
 
@@ -134,3 +134,33 @@ def test_two_ranks_equal_one_without_counting_the_repeated_image(tmp_path):
         process.join()
     expected = evaluate(MeanIoUMetric(), images(5))
     assert results == [pytest.approx(expected)] * 2
+
+
+def test_the_counts_that_a_gpu_makes_without_waiting_are_the_cpus(monkeypatch):
+    generator = torch.Generator().manual_seed(0)
+    pred, label = torch.randint(0, 7, (2, 40, 50), generator=generator)
+    label[:5] = 255
+    expected = class_counts(pred, label, 7, 255)
+    monkeypatch.setattr(
+        "vfm_ss.evaluation.miou._histogram",
+        lambda cell, size: torch.zeros(size, dtype=torch.int64).scatter_add_(
+            0, cell, torch.ones_like(cell)
+        ),
+    )
+    assert torch.equal(count_pixels(pred, label, 7, 255)[:3], expected)
+    label[9, 9], pred[8, 8] = 9, 7
+    assert count_pixels(pred, label, 7, 255)[3].tolist() == [1, 1, 0, 0, 0, 0, 0]
+
+
+def test_counts_that_wait_are_fetched_before_the_scores_and_name_the_file():
+    metric = MeanIoUMetric()
+    metric.dataset_meta = dict(classes=["a", "b"])
+    label = torch.tensor([[0, 1], [1, 255]])
+    for name, pred in {"x.png": label.clamp(max=1), "y.png": torch.zeros_like(label)}.items():
+        metric._pending.append((name, count_pixels(pred, label, 2, 255)))
+    scores = metric.evaluate(2)
+    assert scores["aAcc"] == pytest.approx(100 * 4 / 6)
+    assert not metric._pending
+    metric._pending.append(("bad.png", count_pixels(label.clamp(max=1), label + 2, 2, 255)))
+    with pytest.raises(ValueError, match=r"bad\.png: .* outside the 2 classes; fix the file"):
+        metric.evaluate(1)

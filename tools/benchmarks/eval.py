@@ -151,7 +151,7 @@ def main() -> None:
         torch.set_num_threads(args.threads)
     keep_freed_memory()  # for both sides: they share this process
     init_default_scope("mmseg")
-    MMLogger.get_instance("mmengine", log_level="ERROR")  # not the tables of classes
+    MMLogger.get_current_instance().setLevel("ERROR")  # not the tables of classes
     device = "cuda" if torch.cuda.is_available() else "cpu"
     name = torch.cuda.get_device_name() if device == "cuda" else "CPU"
     print(

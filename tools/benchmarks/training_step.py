@@ -3,6 +3,7 @@
 import resource
 import time
 from pathlib import Path
+from types import MethodType
 
 import mmseg
 import timm
@@ -13,6 +14,7 @@ from mmengine.optim import build_optim_wrapper
 from mmengine.registry import init_default_scope
 from mmengine.structures import PixelData
 from mmseg.models import SegDataPreProcessor
+from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 from timm.models.vision_transformer_sam import Attention
@@ -20,10 +22,11 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 import vfm_ss  # noqa: F401
-from vfm_ss.engine.auto_micro_batch import CPU_PIXELS, _Trial, largest_that_fits
+from vfm_ss.engine.auto_micro_batch import CPU_PIXELS, Trial, largest_that_fits
 from vfm_ss.engine.memory import keep_freed_memory
 from vfm_ss.engine.optim_wrapper import precision_of
 from vfm_ss.models.backbones.rel_pos_attention import FusedRelPosAttention
+from vfm_ss.models.decode_heads import LinearHead
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
@@ -68,7 +71,7 @@ class Step:
         cfg.optim_wrapper.constructor = "DefaultOptimWrapperConstructor"
         cfg.optim_wrapper.optimizer.update(fused=False, foreach=False)
         if cfg.model.decode_head.type == "LinearHead":
-            cfg.model.decode_head.loss_decode = dict(type="PerImageCrossEntropyLoss", tiled=False)
+            cfg.model.decode_head.loss_decode = dict(type="CrossEntropyLoss", avg_non_ignore=True)
 
     def _use_plain_parts(self, cfg) -> None:
         options = dict(cfg.model.data_preprocessor)
@@ -80,6 +83,9 @@ class Step:
             size=backbone.img_size,
             **options,
         ).to(self.device)
+        head = self.model.decode_head
+        if isinstance(head, LinearHead):  # batches of one image: mmseg's mean is the per-image one
+            head.loss_by_feat = MethodType(BaseDecodeHead.loss_by_feat, head)
         for module in backbone.modules():
             if isinstance(module, FusedRelPosAttention):
                 module.__class__ = Attention
@@ -105,7 +111,7 @@ class Step:
                 raise SystemExit(f"--batch {given} must divide --images {self.images}")
             return int(given)
         if self.cuda:
-            trial = _Trial(self.model, self.wrapper, self.data, self.device)
+            trial = Trial(self.model, self.wrapper, self.data, self.device)
             chosen, _ = largest_that_fits(candidates, trial, trial.budget())
             trial.clean_up()
             return chosen

@@ -49,7 +49,7 @@ def choose_micro_batch(runner, share: int) -> int:
             chosen = max(fits, default=1)
             reason = f"images of {pixels} pixels on a CPU"
         else:
-            trial = _Trial(model, runner.optim_wrapper, data, device)
+            trial = Trial(model, runner.optim_wrapper, data, device)
             chosen, reason = largest_that_fits(candidates, trial, trial.budget())
             trial.clean_up()
     print_log(f"micro_batch='auto' is {chosen} of {share} images per process: {reason}", "current")
@@ -98,7 +98,7 @@ def _all_agree(here: bool) -> bool:
     return bool(agreed.item())
 
 
-class _Trial:
+class Trial:
     """Forward and backward passes whose memory is measured; the weights stay as they are."""
 
     def __init__(

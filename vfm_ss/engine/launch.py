@@ -132,8 +132,7 @@ def _as_list(value) -> list:
 def _run(cfg: Config, mode: str) -> None:
     if cfg.launcher == "pytorch" and get_device() == "cpu":
         _prepare_cpu_processes(cfg)
-    if get_device() == "cpu":
-        keep_freed_memory()
+    _use_device_well(cfg)
     runner = Runner.from_cfg(cfg)
     try:
         getattr(runner, mode)()
@@ -146,6 +145,24 @@ def _run(cfg: Config, mode: str) -> None:
 def _leave_processes() -> None:
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
+
+
+def _use_device_well(cfg: Config) -> None:
+    """Set what costs nothing and changes no result beyond rounding."""
+    if get_device() == "cpu":
+        keep_freed_memory()
+    else:
+        for name in ("train_dataloader", "val_dataloader", "test_dataloader"):
+            if cfg.get(name) is not None:
+                cfg[name].setdefault("pin_memory", True)
+    optim_wrapper = cfg.get("optim_wrapper") or {}
+    if (
+        optim_wrapper.get("type") == "MixedPrecisionOptimWrapper"
+        and cfg.model.get("type") == "VFMEncoderDecoder"
+    ):
+        # The network validates in the precision in which it trains.
+        cfg.model.setdefault("test_cfg", ConfigDict())
+        cfg.model.test_cfg.setdefault("precision", optim_wrapper.get("precision", "auto"))
 
 
 def _prepare_cpu_processes(cfg: Config) -> None:

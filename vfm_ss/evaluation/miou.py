@@ -12,9 +12,12 @@ from PIL import Image
 from prettytable import PrettyTable
 from torch import Tensor
 
+#: On a GPU, images whose counts wait there before they are fetched together.
+PENDING = 64
 
-def class_counts(pred: Tensor, label: Tensor, num_classes: int, ignore_index: int) -> Tensor:
-    """Count pixels per class.
+
+def count_pixels(pred: Tensor, label: Tensor, num_classes: int, ignore_index: int) -> Tensor:
+    """Count pixels per class on the prediction's device, without waiting for it.
 
     Args:
         pred: Predicted classes of any shape, 0 to num_classes - 1.
@@ -23,34 +26,66 @@ def class_counts(pred: Tensor, label: Tensor, num_classes: int, ignore_index: in
         ignore_index: Label of pixels that do not count, whatever was predicted.
 
     Returns:
+        (4, num_classes) int64: right, predicted and true pixels, and in the last row the number of
+        wrong labels, of wrong predictions, and zeros.
+
+    Raises:
+        ValueError: If shapes differ.
+    """
+    if pred.shape != label.shape:
+        raise ValueError(
+            f"the prediction has {tuple(pred.shape)} pixels and the label {tuple(label.shape)}"
+        )
+    pred = pred.flatten()
+    label = label.to(pred.device, torch.int64, non_blocking=True).flatten()
+    # Ignored pixels get a row of their own, so nothing is gathered; wrong ones get a cell each.
+    valid = (label >= 0) & (label < num_classes)
+    row = torch.where(valid, label, num_classes)
+    cell = row.mul_(num_classes).add_(pred)
+    end = (num_classes + 1) * num_classes
+    cell.masked_fill_(~valid & (label != ignore_index), end)
+    cell.masked_fill_((pred < 0) | (pred >= num_classes), end + 1)
+    counts = _histogram(cell, end + 2)
+    matrix = counts[: num_classes * num_classes].view(num_classes, num_classes)
+    wrong = torch.nn.functional.pad(counts[end:], (0, num_classes))[:num_classes]
+    return torch.stack([matrix.diagonal(), matrix.sum(0), matrix.sum(1), wrong])
+
+
+def _histogram(cell: Tensor, size: int) -> Tensor:
+    if cell.device.type == "cpu":
+        return torch.bincount(cell, minlength=size)
+    # bincount asks the device for the largest value, and waits for it.
+    counts = torch.zeros(size, dtype=torch.int64, device=cell.device)
+    return counts.scatter_add_(0, cell, torch.ones_like(cell))
+
+
+def class_counts(pred: Tensor, label: Tensor, num_classes: int, ignore_index: int) -> Tensor:
+    """Count pixels per class and check the values.
+
+    Args:
+        pred: See `count_pixels`.
+        label: See `count_pixels`.
+        num_classes: See `count_pixels`.
+        ignore_index: See `count_pixels`.
+
+    Returns:
         (3, num_classes) int64 on the prediction's device: right, predicted and true pixels.
 
     Raises:
         ValueError: If shapes differ, a label is neither a class nor `ignore_index`, or a prediction
             is no class.
     """
-    if pred.shape != label.shape:
-        raise ValueError(
-            f"the prediction has {tuple(pred.shape)} pixels and the label {tuple(label.shape)}"
-        )
-    if pred.numel() and int(pred.max()) >= num_classes:
+    counts = count_pixels(pred, label, num_classes, ignore_index)
+    wrong_labels, wrong_predictions = counts[3, :2].tolist()
+    if wrong_predictions:
         raise ValueError(f"class {int(pred.max())} was predicted, but there are {num_classes}")
-    label = label.to(pred.device, torch.int64).flatten()
-    # Ignored pixels get a row of their own, so nothing is gathered; a wrong label gets another.
-    rows = num_classes + 2
-    valid = (label >= 0) & (label < num_classes)
-    row = torch.where(valid, label, num_classes + (label != ignore_index).long())
-    cell = row.mul_(num_classes).add_(pred.flatten())
-    counts = torch.bincount(cell, minlength=rows * num_classes)
-    counts = counts.view(rows, num_classes)
-    if counts[-1].any():
-        wrong = label[~valid & (label != ignore_index)].unique().tolist()
+    if wrong_labels:
+        wrong = label[((label < 0) | (label >= num_classes)) & (label != ignore_index)]
         raise ValueError(
-            f"label values {wrong[:10]} are neither a class (0 to {num_classes - 1}) "
-            f"nor the ignored {ignore_index}"
+            f"label values {wrong.unique().tolist()[:10]} are neither a class (0 to "
+            f"{num_classes - 1}) nor the ignored {ignore_index}"
         )
-    counts = counts[:num_classes]
-    return torch.stack([counts.diagonal(), counts.sum(0), counts.sum(1)])
+    return counts[:3]
 
 
 @METRICS.register_module()
@@ -86,6 +121,7 @@ class MeanIoUMetric(BaseMetric):
         self.ignore_index = ignore_index
         self.output_dir = None if output_dir is None else Path(output_dir)
         self.per_class: dict[str, dict[str, float]] = {}
+        self._pending: list[tuple[str, Tensor]] = []
 
     def process(self, data_batch: dict, data_samples: Sequence[dict]) -> None:
         """Count the pixels of a batch; one entry per image, so that ranks can drop padded samples.
@@ -96,23 +132,39 @@ class MeanIoUMetric(BaseMetric):
         """
         num_classes = len(self.dataset_meta["classes"])
         for sample in data_samples:
+            pred = sample["pred_sem_seg"]["data"].squeeze()
+            label = sample["gt_sem_seg"]["data"].squeeze()
+            name = sample.get("seg_map_path") or sample.get("img_path", "a label without a path")
             try:
-                counts = class_counts(
-                    sample["pred_sem_seg"]["data"].squeeze(),
-                    sample["gt_sem_seg"]["data"].squeeze(),
-                    num_classes,
-                    self.ignore_index,
-                )
+                if pred.is_cuda:
+                    counts = count_pixels(pred, label, num_classes, self.ignore_index)
+                    self._pending.append((name, counts))
+                else:
+                    counts = class_counts(pred, label, num_classes, self.ignore_index)
+                    self.results.append(counts)
             except ValueError as error:
-                name = sample.get("seg_map_path") or sample.get(
-                    "img_path", "a label without a path"
-                )
-                raise ValueError(
-                    f"{name}: {error}; fix the file, or the dataset's classes"
-                ) from None
-            self.results.append(counts.cpu())
+                raise _in_file(name, error) from None
             if self.output_dir is not None:
                 self._save(sample)
+        if len(self._pending) >= PENDING:
+            self._fetch()
+
+    def evaluate(self, size: int) -> dict:
+        """Compute the scores of `size` images; see mmengine's `BaseMetric`."""
+        self._fetch()
+        return super().evaluate(size)
+
+    def _fetch(self) -> None:
+        """Move the waiting counts to the CPU, all in one copy, and check them."""
+        if not self._pending:
+            return
+        names, counts = zip(*self._pending, strict=True)
+        self._pending.clear()
+        for name, image in zip(names, torch.stack(counts).cpu(), strict=True):
+            if image[3].any():
+                error = f"a label or prediction outside the {len(image[3])} classes"
+                raise _in_file(name, error)
+            self.results.append(image[:3])
 
     def _save(self, sample: dict) -> None:
         classes = sample["pred_sem_seg"]["data"].squeeze().cpu().numpy()
@@ -142,3 +194,7 @@ class MeanIoUMetric(BaseMetric):
             "mIoU": float(np.nanmean(iou)),
             "mAcc": float(np.nanmean(acc)),
         }
+
+
+def _in_file(name: str, error: object) -> ValueError:
+    return ValueError(f"{name}: {error}; fix the file, or the dataset's classes")

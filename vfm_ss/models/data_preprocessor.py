@@ -39,6 +39,19 @@ class PaddingSegDataPreProcessor(SegDataPreProcessor):
             data = {**data, "inputs": padded}
         return super().forward(data, training)
 
+    def cast_data(self, data):
+        """Copy a batch to the device without waiting for it.
+
+        The dataloader pins the images, but does not look into mmseg's samples; a copy of a label
+        that is not pinned would wait for the device.
+        """
+        if isinstance(data, dict) and self.device.type == "cuda":
+            for sample in data.get("data_samples") or []:
+                label = sample.get("gt_sem_seg")
+                if label is not None and label.data.device.type == "cpu":
+                    label.data = label.data.pin_memory()
+        return super().cast_data(data)
+
     def _fits(self, inputs: list[Tensor], sizes: set[tuple[int, int]]) -> bool:
         return (
             self.size is not None

@@ -41,3 +41,52 @@ def test_sizes_and_widths_come_from_the_backbone():
     assert model.data_preprocessor.size == (64, 64)
     assert model.test_cfg.crop_size == (64, 64)
     assert model.decode_head.in_channels == 768
+
+
+def test_windows_run_in_the_precision_of_the_test_cfg():
+    seen = []
+    x = torch.randn(1, 3, 32, 48)
+    predictions = []
+    for precision in (None, "fp32", "bf16", "auto"):
+        cfg = dict(mode="slide", **({"precision": precision} if precision else {}))
+        torch.manual_seed(0)
+        model = MODELS.build(
+            dict(
+                type="VFMEncoderDecoder",
+                backbone=dict(
+                    type="TimmViT",
+                    model_name="vit_tiny_patch16_224",
+                    depth=1,
+                    img_size=32,
+                    pretrained=False,
+                ),
+                decode_head=dict(type="LinearHead", num_classes=4),
+                test_cfg=cfg,
+            )
+        ).eval()
+        model.decode_head.register_forward_hook(lambda m, args, out: seen.append(out.dtype))
+        with torch.no_grad():
+            predictions.append(model.slide_inference(x, [{}]))
+    assert seen == [torch.float32, torch.float32, torch.bfloat16, torch.float32]
+    assert all(logits.dtype == torch.float32 for logits in predictions)
+    torch.testing.assert_close(predictions[2], predictions[0], rtol=0.05, atol=0.05)
+    assert torch.equal(predictions[3], predictions[0])
+
+
+def test_an_unknown_precision_is_refused():
+    model = MODELS.build(
+        dict(
+            type="VFMEncoderDecoder",
+            backbone=dict(
+                type="TimmViT",
+                model_name="vit_tiny_patch16_224",
+                depth=1,
+                img_size=32,
+                pretrained=False,
+            ),
+            decode_head=dict(type="LinearHead", num_classes=4),
+            test_cfg=dict(mode="slide", precision="fp8"),
+        )
+    )
+    with pytest.raises(ValueError, match="precision must be auto, fp32, fp16 or bf16: 'fp8'"):
+        model.slide_inference(torch.zeros(1, 3, 32, 32), [{}])

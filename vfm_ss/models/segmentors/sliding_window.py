@@ -9,6 +9,7 @@ V = windows across * w, H x W the output.
 """
 
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 
 import numpy as np
 import torch
@@ -24,6 +25,8 @@ from ..bilinear import resize_linear
 # Elements of one tile: a tile stays in a CPU's cache, and is one large kernel on a GPU.
 CPU_TILE = 2**19
 GPU_TILE = 2**26
+
+PRECISIONS = {"fp32": None, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
 def window_starts(length: int, window: int, stride: int | None = None) -> list[int]:
@@ -95,20 +98,34 @@ def merged_tiles(
     if grid.dtype in (torch.float16, torch.bfloat16):
         grid = grid.float()
     grid = grid.contiguous()
-    supports = [matrix != 0 for matrix in (rows, cols)]  # on the CPU: indices without a sync
-    rows, cols = (matrix.to(grid) for matrix in (rows, cols))
+    supports = [matrix != 0 for matrix in (rows, cols)]  # on the CPU: ranges without a sync
+    rows, cols = (_on_device(matrix, grid) for matrix in (rows, cols))
     budget = GPU_TILE if grid.is_cuda else CPU_TILE
     width = min(max(budget // (grid.shape[0] * classes), 64), len(cols))
     height = min(max(budget // (width * classes), 1), len(rows))
     for x in range(0, len(cols), width):
         across = slice(x, min(x + width, len(cols)))
-        used = supports[1][across].any(0).nonzero()[:, 0].to(grid.device)
-        strip = (cols[across][:, used] @ grid[:, used]).flatten(1)  # (U, tile columns * C)
+        used = _span(supports[1][across])
+        strip = (cols[across, used] @ grid[:, used]).flatten(1)  # (U, tile columns * C)
         for y in range(0, len(rows), height):
             down = slice(y, min(y + height, len(rows)))
-            used = supports[0][down].any(0).nonzero()[:, 0].to(grid.device)
-            tile = rows[down][:, used] @ strip[used]
+            used = _span(supports[0][down])
+            tile = rows[down, used] @ strip[used]
             yield down, across, tile.view(tile.shape[0], -1, classes)
+
+
+def _span(support: Tensor) -> slice:
+    """Return the range of columns with a non-zero: those of neighbouring windows are neighbours."""
+    used = support.any(0).nonzero()[:, 0]
+    return slice(int(used[0]), int(used[-1]) + 1)
+
+
+def _on_device(matrix: Tensor, like: Tensor) -> Tensor:
+    """Copy a matrix of the CPU to a device without waiting for it."""
+    matrix = matrix.to(like.dtype)
+    if like.is_cuda:
+        matrix = matrix.pin_memory()
+    return matrix.to(like.device, non_blocking=True)
 
 
 def _argmax(tile: Tensor) -> Tensor:
@@ -130,6 +147,9 @@ class SlidingWindowEncoderDecoder(EncoderDecoder):
         crop_size: (height, width) of a window in pixels.
         stride: mmseg's placement with this (vertical, horizontal) stride; evenly spaced without it.
         window_batch: Largest number of windows in one network pass, 16 by default.
+        precision: 'fp16' or 'bf16' runs the network under autocast, 'auto' as training does by
+            default: fp16 on a GPU, fp32 on a CPU. Without it, what surrounds the call decides.
+            Logits are averaged in at least fp32.
         seg_logits: Whether to attach the full (C, H, W) logits to every sample, as mmseg does.
     """
 
@@ -197,12 +217,13 @@ class SlidingWindowEncoderDecoder(EncoderDecoder):
             for x in xs
         ]
         batch = self.test_cfg.get("window_batch", 16)
-        logits = torch.cat(
-            [
-                self._window_logits(torch.stack(windows[k : k + batch]))
-                for k in range(0, len(windows), batch)
-            ]
-        )
+        with self._precision(images[0].device.type):
+            logits = torch.cat(
+                [
+                    self._window_logits(torch.stack(windows[k : k + batch]))
+                    for k in range(0, len(windows), batch)
+                ]
+            )
         done = 0
         for image, (ys, xs), size in zip(images, places, sizes, strict=True):
             count = len(ys) * len(xs)
@@ -217,6 +238,17 @@ class SlidingWindowEncoderDecoder(EncoderDecoder):
             # Autocast would run the averaging in half precision.
             with torch.autocast(own.device.type, enabled=False):
                 yield merged_tiles(own, *matrices)
+
+    def _precision(self, device: str) -> AbstractContextManager:
+        precision = self.test_cfg.get("precision")
+        if precision == "auto":
+            precision = "fp32" if device == "cpu" else "fp16"
+        if precision is None:
+            return nullcontext()
+        if precision not in PRECISIONS:
+            raise ValueError(f"test_cfg.precision must be auto, fp32, fp16 or bf16: {precision!r}")
+        dtype = PRECISIONS[precision]
+        return torch.autocast(device, dtype, enabled=dtype is not None)
 
     def _window_logits(self, windows: Tensor) -> Tensor:
         """Return the logits (B, C, h, w) of a batch of windows at the size the head makes them.
