@@ -72,8 +72,9 @@ install_mmcv() {
     pip install "$kept"/*.whl
 }
 
-"$python" -c 'import sys; sys.exit("vfm_ss needs Python 3.10 or newer, but python3 is "
-    + sys.version.split()[0] + "; set PYTHON to a newer one") if sys.version_info < (3, 10) else 0'
+"$python" -c 'import sys; sys.exit("vfm_ss needs Python 3.10 to 3.12, but python3 is "
+    + sys.version.split()[0] + "; set PYTHON to one of these") \
+    if not (3, 10) <= sys.version_info[:2] <= (3, 12) else 0'
 [ -x "$venv/bin/python" ] || "$python" -m venv "$venv"
 echo "installing vfm_ss[$extras] into $PWD/$venv (a few minutes the first time)"
 if [ "$stack" = openmmlab ]; then install_mmcv; fi

@@ -1,9 +1,17 @@
 #!/usr/bin/env bash
-# Lint and test: tools/test.sh [pytest arguments]. Installs what it needs into .venv first.
+# Lint and test: tools/test.sh [--stack onedl|openmmlab] [pytest arguments]
+# Installs what it needs first: the default stack into .venv, OpenMMLab's releases into
+# .venv-openmmlab.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-bash tools/install.sh tests
-export PATH="$PWD/.venv/bin:$PATH"
+stack=onedl venv=.venv
+if [ "${1:-}" = --stack ]; then
+    stack=${2:-}
+    shift $(($# < 2 ? $# : 2))
+    if [ "$stack" != onedl ]; then venv=.venv-$stack; fi
+fi
+bash tools/install.sh --stack "$stack" tests
+export PATH="$PWD/$venv/bin:$PATH"
 export OMP_NUM_THREADS=1  # one test process per core instead
 ruff check .
 ruff format --check .

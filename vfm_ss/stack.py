@@ -7,8 +7,10 @@ maintained continuation by OneDL. vfm_ss runs on both.
 import contextlib
 import importlib
 import importlib.metadata as metadata
+import importlib.util
 import io
 import warnings
+from pathlib import Path
 
 from packaging.version import Version
 
@@ -21,6 +23,11 @@ _NEEDED = {
     "mmseg": (("onedl-mmsegmentation", "mmsegmentation"), "1.2.0", "2"),
 }
 _OPENMMLAB = ("mmengine", "mmcv", "mmseg")
+# What OpenMMLab's releases import without requiring it. distribution: {module: requirement}
+_UNSTATED = {
+    "mmengine": {"pkg_resources": "setuptools<81"},  # setuptools 81 dropped it
+    "mmsegmentation": {"ftfy": "ftfy", "regex": "regex"},
+}
 
 
 def installed(module: str) -> tuple[str, str] | None:
@@ -53,20 +60,62 @@ def check() -> None:
         raise ImportError(
             f"vfm_ss needs {names[0]} >={lowest},<{too_new}, but {have}; mend it with: {mend}"
         )
+    for module in _OPENMMLAB:
+        name, version = installed(module)
+        for missing, requirement in _UNSTATED.get(name, {}).items():
+            if importlib.util.find_spec(missing) is None:
+                raise ImportError(
+                    f"{name} {version} imports {missing}, which is not installed; mend it with: "
+                    f"pip install '{requirement}'"
+                )
 
 
 def prepare() -> None:
-    """Import mmseg without its noise, and make its configs and ours known to mmengine.
+    """Import mmseg, and bridge where the installed versions differ or fall short."""
+    _import_quietly()
+    _name_packages()
+    if installed("mmengine")[0] != "onedl-mmengine":
+        _find_editable_install()
 
-    At import, OneDL's mmseg announces optional parts that it lacks and we do not use. For
-    ``_base_ = 'package::...'``, mmengine keeps a fixed table of packages; OneDL's keeps OpenMMLab's
-    distribution name for mmseg in it and then does not find it.
+
+def _import_quietly() -> None:
+    """Import mmseg's modules without their noise.
+
+    For onedl-mmsegmentation 1.4: at import it announces optional parts that it lacks and we do not
+    use.
     """
     with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Fail to import ``MultiScaleDeformableAttention``")
         for module in ("mmseg.datasets", "mmseg.models"):
             importlib.import_module(module)
+
+
+def _name_packages() -> None:
+    """Let configs inherit from ``vfm_ss::`` and ``mmseg::``.
+
+    For every mmengine: it looks packages up in a fixed table, which lacks ours. For onedl-mmengine
+    0.10: that table keeps OpenMMLab's distribution name of mmseg, and then does not find it.
+    """
     from mmengine.config.utils import MODULE2PACKAGE
 
     MODULE2PACKAGE["vfm_ss"] = "vfm_ss"
     MODULE2PACKAGE["mmseg"] = installed("mmseg")[0]
+
+
+def _find_editable_install() -> None:
+    """Let configs inherit from ``vfm_ss::`` where vfm_ss is installed with ``pip install -e``.
+
+    For OpenMMLab's mmengine 0.10: it takes the folder of a distribution for that of its package,
+    which in an editable installation it is not.
+    """
+    import mmengine.config.config as config
+
+    find = config.get_installed_path
+    if getattr(find, "knows_vfm_ss", False):
+        return
+
+    def get_installed_path(package: str) -> str:
+        return str(Path(__file__).parent) if package == "vfm_ss" else find(package)
+
+    get_installed_path.knows_vfm_ss = True
+    config.get_installed_path = get_installed_path

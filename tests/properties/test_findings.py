@@ -128,3 +128,13 @@ def test_an_unprintable_name_does_not_break_the_message(tmp_path):
     with pytest.raises(ValueError, match="is damaged") as error:
         Archive(str(path)).read("a\nb\x1b[2J.png")
     assert str(error.value).isprintable()
+
+
+def test_names_with_and_without_a_leading_slash_have_no_common_folder(tmp_path):
+    path = tmp_path / "data.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        for name in ("/a/b.png", "a/c.png"):
+            archive.writestr(name, name)
+    archive = Archive(str(path))
+    assert archive.read("/a/b.png") == b"/a/b.png"
+    assert archive.read("a/c.png") == b"a/c.png"

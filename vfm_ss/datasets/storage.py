@@ -163,7 +163,10 @@ def _read_range(path: str, start: int, length: int) -> bytes:
 def _common_folder(folders: set[str], members: dict[str, _Member]) -> str:
     """Return the longest folder that holds every member."""
     outer = [name.rpartition("/")[0] for name in members]
-    top = os.path.commonpath(outer) if outer and all(outer) else ""
+    try:
+        top = os.path.commonpath(outer) if outer and all(outer) else ""
+    except ValueError:  # names with and without a leading slash have nothing in common
+        top = ""
     return top if top in folders else ""
 
 
