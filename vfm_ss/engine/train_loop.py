@@ -55,6 +55,10 @@ class OptimStepTrainLoop(IterBasedTrainLoop):
         **kwargs,
     ):
         super().__init__(runner, dataloader, max_iters, **kwargs)
+        # The original mmengine has started workers on the first images, also in a resumed run.
+        self.dataloader_iterator = None
+        sampler = self.dataloader.sampler
+        self._sampler_has_our_seed = getattr(sampler, "seed", None) == runner.seed
         self.losses = LossGuard(nonfinite_loss)
         self.signals = StopSignals()
         self._stopped_by: int | None = None
@@ -63,10 +67,6 @@ class OptimStepTrainLoop(IterBasedTrainLoop):
             effective_batch, micro_batch, get_world_size(), self.dataloader.batch_size
         )
         self.micro_batch = self.dataloader.batch_size // self.num_micro_batches
-        # The original mmengine has started workers on the first images, also in a resumed run.
-        self.dataloader_iterator = None
-        sampler = self.dataloader.sampler
-        self._sampler_has_our_seed = getattr(sampler, "seed", None) == runner.seed
         self._check_classes()
 
     def _check_classes(self) -> None:
