@@ -57,16 +57,16 @@ class OptimStepTrainLoop(IterBasedTrainLoop):
         **kwargs,
     ):
         super().__init__(runner, dataloader, max_iters, **kwargs)
+        # The original mmengine has started workers on the first images, also in a resumed run.
+        self.dataloader_iterator = None
+        sampler = self.dataloader.sampler
+        self._sampler_has_our_seed = getattr(sampler, "seed", None) == runner.seed
         self.losses = LossGuard(nonfinite_loss)
         self.signals = StopSignals()
         self._stopped_by: int | None = None
         self.effective_batch = effective_batch
         self._auto = micro_batch == "auto"
         self._split(1 if self._auto else micro_batch)
-        # The original mmengine has started workers on the first images, also in a resumed run.
-        self.dataloader_iterator = None
-        sampler = self.dataloader.sampler
-        self._sampler_has_our_seed = getattr(sampler, "seed", None) == runner.seed
         self._check_classes()
 
     def _split(self, micro_batch: int) -> None:
