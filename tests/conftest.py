@@ -1,6 +1,7 @@
 """What every test needs: offline, registered modules, and no state left by another test."""
 
 import os
+import signal
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 
@@ -10,6 +11,10 @@ from mmengine.registry import DefaultScope
 from mmengine.visualization import Visualizer
 
 import vfm_ss  # noqa: F401  registers the modules
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # A suite that a script starts in the background; the commands that tests interrupt inherit it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)

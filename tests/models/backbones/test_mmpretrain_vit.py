@@ -238,6 +238,25 @@ def test_every_parameter_has_a_gradient(model, out_indices):
     assert [name for name, p in backbone.named_parameters() if p.grad is None] == []
 
 
+@pytest.mark.parametrize("model", MODEL_ARGS)
+def test_checkpointing_changes_neither_features_nor_gradients(model):
+    plain, checkpointed = (ours(model, False, with_cp=with_cp) for with_cp in (False, True))
+    checkpointed.load_state_dict(randomise(plain).state_dict())
+    x = image(64, 64)
+    kept = []
+    for backbone in (plain, checkpointed):
+        saved = set()
+        with torch.autograd.graph.saved_tensors_hooks(
+            lambda tensor, saved=saved: saved.add(tensor.data_ptr()) or tensor, lambda x: x
+        ):
+            (out,) = backbone(x)
+        out.square().mean().backward()
+        kept.append(len(saved))
+    assert kept[1] < kept[0] / 2
+    for (name, a), b in zip(plain.named_parameters(), checkpointed.parameters(), strict=True):
+        torch.testing.assert_close(b.grad, a.grad, msg=name)
+
+
 def test_it_trains_in_the_benchmarks_segmentor_with_its_own_statistics():
     model = MODELS.build(
         dict(

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -14,6 +15,7 @@ from timm.layers import (
     resize_rel_pos_bias_table,
 )
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint as checkpoint_activations
 
 from . import checkpoint
 from .sam import resize_rel_pos, scaled_window
@@ -72,7 +74,8 @@ class MMPretrainViT(TimmViT):
         out_indices: See :class:`TimmViT`.
         mean: Mean of each RGB channel in [0, 1] that the weights were trained with.
         std: Standard deviation of each RGB channel in [0, 1].
-        **kwargs: Anything else that the class takes (``final_norm``, ``use_rel_pos_bias``, ...).
+        **kwargs: ``with_cp`` and ``compile`` of :class:`TimmViT`, and anything else that the class
+            takes (``final_norm``, ``use_rel_pos_bias``, ...).
 
     Raises:
         ValueError: On sizes that do not fit, a model that is no plain ViT, or weights that do not
@@ -198,6 +201,10 @@ class MMPretrainViT(TimmViT):
                 self.vit.final_norm = False
                 del self.vit.ln1
         self.vit.out_indices = self.out_indices
+
+    def _checkpoint_activations(self) -> None:
+        for layer in self.vit.layers:
+            layer.forward = partial(checkpoint_activations, layer.forward, use_reentrant=False)
 
     def _features(self, x: Tensor) -> Sequence[Tensor]:
         return self.vit(x)

@@ -80,7 +80,8 @@ class TimmViT(BaseModule):
         if frozen:
             self.requires_grad_(False)
             self.eval()
-        self.vit.set_grad_checkpointing(with_cp)
+        if with_cp:
+            self._checkpoint_activations()
         if compile:
             self.compile(**({} if compile is True else compile))
 
@@ -123,6 +124,9 @@ class TimmViT(BaseModule):
         indices = self.out_indices = block_indices(out_indices, depth)
         self._has_norm = indices[-1] == depth - 1 and not self._norm_is_head()
         self.vit.prune_intermediate_layers(indices, prune_norm=not self._has_norm, prune_head=True)
+
+    def _checkpoint_activations(self) -> None:
+        self.vit.set_grad_checkpointing()
 
     def _norm_is_head(self) -> bool:
         """Whether what timm prunes as the final norm is not part of the dense features."""
