@@ -22,6 +22,9 @@ class PaddingSegDataPreProcessor(SegDataPreProcessor):
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
         self._non_blocking = True  # mmengine's `cast_data`
+        # The first name is mmengine's and OneDL's, the second one that of mmseg 1.2.
+        names = ("_channel_conversion", "channel_conversion")
+        self._swap_channels = any(getattr(self, name, False) for name in names)
 
     def forward(self, data: dict, training: bool = False) -> dict:
         """Normalise and stack a batch of the dataloader."""
@@ -64,7 +67,7 @@ class PaddingSegDataPreProcessor(SegDataPreProcessor):
     def _stacked(self, data: dict) -> dict:
         data = self.cast_data(data)
         images, samples = torch.stack(list(data["inputs"])), data["data_samples"]
-        if self._channel_conversion:
+        if self._swap_channels:
             images = images.flip(1)  # an index list would be copied to the device, and waited for
         images = images.float().sub_(self.mean).div_(self.std)
         for sample in samples:
