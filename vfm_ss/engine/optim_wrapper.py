@@ -8,7 +8,18 @@ from mmseg.registry import OPTIM_WRAPPERS
 _DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}
 
 
-class _Bf16OptimWrapper(OptimWrapper):
+class _OptimWrapper(OptimWrapper):
+    """mmengine's wrapper; on a CPU, gradients keep their memory from step to step.
+
+    Freed, it would be cut up by the next step's activations, and new gradients would need more.
+    """
+
+    def zero_grad(self, **kwargs) -> None:
+        """Clear the gradients; see torch's optimisers."""
+        super().zero_grad(**{"set_to_none": get_device() != "cpu", **kwargs})
+
+
+class _Bf16OptimWrapper(_OptimWrapper):
     """Autocast to bfloat16, which needs no loss scaling, on any device."""
 
     cast_dtype = torch.bfloat16
@@ -36,7 +47,7 @@ def MixedPrecisionOptimWrapper(precision: str = "auto", **kwargs) -> OptimWrappe
     if precision == "auto":
         precision = "fp32" if on_cpu else "fp16"
     if precision == "fp32":
-        return OptimWrapper(**kwargs)
+        return _OptimWrapper(**kwargs)
     if precision not in _DTYPES:
         raise ValueError(f"precision must be auto, fp32, fp16 or bf16, got {precision!r}")
     if precision == "bf16":
