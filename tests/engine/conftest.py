@@ -107,6 +107,7 @@ def toy(tmp_path, monkeypatch):
             optim_wrapper=dict(optimizer=dict(type="AdamW", lr=0.05)),
             param_scheduler=dict(type="FullPolyLR", power=0.9, eta_min=0, by_epoch=False),
             default_hooks=dict(
+                runtime_info=dict(type="AsyncRuntimeInfoHook"),
                 logger=dict(type="LoggerHook", interval=1, log_metric_by_epoch=False),
                 checkpoint={**hook, "save_best": "mIoU", **dict(checkpoint)},
                 record=dict(type="RecordHook"),

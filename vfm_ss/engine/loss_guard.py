@@ -1,11 +1,12 @@
 """Notice a loss or weights that are not finite, without making the device wait."""
 
 import math
-from collections import deque
 
 import torch
 from mmengine.dist import all_reduce, get_world_size
 from mmengine.optim import AmpOptimWrapper, OptimWrapper
+
+from .arrivals import Arrivals
 
 MODES = ("stop", "skip")
 _MAX_SKIPPED = 20
@@ -35,7 +36,7 @@ class LossGuard:
             raise ValueError(f"train_cfg.nonfinite_loss={mode!r}, use one of {', '.join(MODES)}")
         self.mode = mode
         self.skipped_in_a_row = 0
-        self._pending: deque = deque()
+        self._losses = Arrivals()
 
     def attach(self, runner) -> None:
         """Make the optimiser skip, if that is the mode."""
@@ -66,12 +67,7 @@ class LossGuard:
     def watch(self, runner, loss: torch.Tensor, data_samples: list) -> None:
         """Take note of the loss of a step, and look at those that have arrived."""
         names = [_name(sample) for sample in data_samples]
-        value, event = loss.detach(), None
-        if value.is_cuda:
-            value = value.to("cpu", non_blocking=True)
-            event = torch.cuda.Event()
-            event.record()
-        self._pending.append((runner.iter + 1, value, event, names))
+        self._losses.send({"loss": loss}, note=(runner.iter + 1, names))
         self._look(runner, wait=False)
 
     def check(self, runner, step: int, together: bool = True) -> None:
@@ -110,17 +106,11 @@ class LossGuard:
             raise found
 
     def _look(self, runner, wait: bool) -> None:
-        while self._pending:
-            step, value, event, names = self._pending[0]
-            if event is not None:
-                if wait:
-                    event.synchronize()
-                elif not event.query():
-                    return
-            self._pending.popleft()
-            if math.isfinite(value.item()):
+        for values, (step, names) in self._losses.take(wait):
+            loss = values["loss"].item()
+            if math.isfinite(loss):
                 continue
-            text = f"the loss of step {step} is {value.item()}; images: {', '.join(names)}"
+            text = f"the loss of step {step} is {loss}; images: {', '.join(names)}"
             if self.mode == "stop":
                 raise NonFiniteError(
                     f"{text}; {_last_checkpoint(runner)}. A lower optim_wrapper.optimizer.lr or "

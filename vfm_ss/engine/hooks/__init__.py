@@ -5,8 +5,9 @@ from mmengine.hooks import iter_timer_hook
 
 from .checkpoint_hook import AtomicCheckpointHook
 from .record_hook import RecordHook
+from .runtime_info_hook import AsyncRuntimeInfoHook
 
-__all__ = ["AtomicCheckpointHook", "RecordHook"]
+__all__ = ["AsyncRuntimeInfoHook", "AtomicCheckpointHook", "RecordHook"]
 
 # mmengine's timer takes differences of the wall clock, which may be set back within a run.
 iter_timer_hook.time = SimpleNamespace(time=time.monotonic)

@@ -57,7 +57,7 @@ def window_starts(length: int, window: int, stride: int | None = None) -> list[i
 
 def axis_matrix(
     starts: list[int], window: int, cells: int, length: int, size: int, align_corners: bool = False
-) -> Tensor:
+) -> np.ndarray:
     """Map the concatenated window logits of one axis to the output pixels of that axis.
 
     Args:
@@ -77,11 +77,11 @@ def axis_matrix(
     for k, start in enumerate(starts):
         canvas[k, :, start : start + window] = upsample
         count[start : start + window] += 1
-    return resize_linear((canvas / count).flatten(0, 1), size, align_corners).T
+    return resize_linear((canvas / count).flatten(0, 1), size, align_corners).T.numpy()
 
 
 def merged_tiles(
-    windows: Tensor, rows: Tensor, cols: Tensor
+    windows: Tensor, rows: np.ndarray, cols: np.ndarray
 ) -> Iterator[tuple[slice, slice, Tensor]]:
     """Yield the merged logits of one image tile by tile.
 
@@ -98,7 +98,7 @@ def merged_tiles(
     if grid.dtype in (torch.float16, torch.bfloat16):
         grid = grid.float()
     grid = grid.contiguous()
-    supports = [matrix != 0 for matrix in (rows, cols)]  # on the CPU: ranges without a sync
+    supports = [matrix != 0 for matrix in (rows, cols)]
     rows, cols = (_on_device(matrix, grid) for matrix in (rows, cols))
     budget = GPU_TILE if grid.is_cuda else CPU_TILE
     width = min(max(budget // (grid.shape[0] * classes), 64), len(cols))
@@ -114,15 +114,15 @@ def merged_tiles(
             yield down, across, tile.view(tile.shape[0], -1, classes)
 
 
-def _span(support: Tensor) -> slice:
+def _span(support: np.ndarray) -> slice:
     """Return the range of columns with a non-zero: those of neighbouring windows are neighbours."""
-    used = support.any(0).nonzero()[:, 0]
+    used = np.flatnonzero(support.any(0))
     return slice(int(used[0]), int(used[-1]) + 1)
 
 
-def _on_device(matrix: Tensor, like: Tensor) -> Tensor:
-    """Copy a matrix of the CPU to a device without waiting for it."""
-    matrix = matrix.to(like.dtype)
+def _on_device(values: np.ndarray, like: Tensor) -> Tensor:
+    """Copy a matrix to a tensor's device, in its type, without waiting for it."""
+    matrix = torch.from_numpy(values).to(like.dtype)
     if like.is_cuda:
         matrix = matrix.pin_memory()
     return matrix.to(like.device, non_blocking=True)
