@@ -1,3 +1,4 @@
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
@@ -9,14 +10,37 @@ _DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}
 
 
 class _OptimWrapper(OptimWrapper):
-    """mmengine's wrapper; on a CPU, gradients keep their memory from step to step.
+    """mmengine's wrapper; on a CPU, gradients have their memory from the start and keep it.
 
-    Freed, it would be cut up by the next step's activations, and new gradients would need more.
+    What a backward pass takes and does not free lies between activations, and cuts up the room of
+    the next step's. A parameter that a step does not reach has no gradient in it, as ever.
     """
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self._keeps = get_device() == "cpu"
+        self._reached: set[torch.Tensor] = set()
+        if self._keeps:
+            for parameter in self._trained():
+                parameter.grad = torch.zeros_like(parameter)
+                parameter.register_post_accumulate_grad_hook(self._reached.add)
+
+    def step(self, **kwargs) -> None:
+        """Update the parameters that have been reached; see torch's optimisers."""
+        if self._keeps:
+            for parameter in self._trained():
+                if parameter not in self._reached:
+                    parameter.grad = None
+        super().step(**kwargs)
 
     def zero_grad(self, **kwargs) -> None:
         """Clear the gradients; see torch's optimisers."""
-        super().zero_grad(**{"set_to_none": get_device() != "cpu", **kwargs})
+        self._reached.clear()
+        super().zero_grad(**{"set_to_none": not self._keeps, **kwargs})
+
+    def _trained(self) -> Iterator[torch.nn.Parameter]:
+        for group in self.param_groups:
+            yield from (p for p in group["params"] if p.requires_grad)
 
 
 class _Bf16OptimWrapper(_OptimWrapper):
