@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from mmengine.registry import MODELS
 from mmengine.runner import find_latest_checkpoint
 
 from vfm_ss.benchmark.records import read_record
@@ -195,6 +196,31 @@ def test_a_moved_work_dir_is_resumed_and_keeps_one_best(toy, whole, tmp_path):
     toy("moved", resume=True).train()
     assert_same(outcome(tmp_path / "moved"), whole)
     assert not (tmp_path / "run").exists()
+
+
+def test_a_run_that_starts_from_weights_resumes_from_its_own_checkpoints(
+    toy, tmp_path, monkeypatch
+):
+    torch.manual_seed(5)
+    weights = tmp_path / "weights.pth"
+    torch.save(MODELS.build(dict(type="ToyModel")).state_dict(), weights)
+    toy("whole", load_from=weights).train()
+    with monkeypatch.context() as patch:
+        kill_at(patch, "iter_6.pth")
+        with pytest.raises(Killed):
+            toy(resume="auto", load_from=weights).train()
+    assert "training from the start" in log_of(tmp_path / "run")
+    toy(resume="auto", load_from=weights).train()
+    assert_same(outcome(tmp_path / "run"), outcome(tmp_path / "whole"))
+    toy("other").train()
+    assert outcome(tmp_path / "other")[2] != outcome(tmp_path / "run")[2], "the weights matter"
+
+
+def test_weights_alone_are_not_resumed(toy, tmp_path):
+    weights = tmp_path / "weights.pth"
+    torch.save(MODELS.build(dict(type="ToyModel")).state_dict(), weights)
+    with pytest.raises(ValueError, match=r"weights\.pth holds weights alone, which cannot"):
+        toy(resume=True, load_from=weights).train()
 
 
 def test_a_new_run_does_not_start_beside_an_old_one(toy, tmp_path):

@@ -52,10 +52,10 @@ def train(args: argparse.Namespace) -> None:
         cfg.randomness = {**cfg.get("randomness", {}), "seed": args.seed}
     if args.micro_batch is not None:
         cfg.train_cfg.micro_batch = args.micro_batch
-    if args.resume:
-        cfg.resume = True
-        if args.resume != "auto":
-            cfg.load_from = args.resume
+    if args.resume == "auto":
+        cfg.resume = "auto"
+    elif args.resume:
+        cfg.resume, cfg.load_from = True, args.resume
     _share_effective_batch(cfg)
     _run(cfg, "train")
 

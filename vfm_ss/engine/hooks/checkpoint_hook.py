@@ -25,6 +25,10 @@ class AtomicCheckpointHook(CheckpointHook):
     start beside the checkpoints of another. A run that is asked to stop saves first. Nothing is
     saved that is not finite.
 
+    With ``load_from``, ``resume=True`` goes on from that checkpoint, as in mmengine, and
+    ``resume='auto'`` (tools/train.py --resume) from the newest in the work dir; a run that has none
+    yet starts with the weights of ``load_from``.
+
     Args:
         *args: See mmengine's ``CheckpointHook``.
         same_config: Refuse to resume a run whose model, optimiser, schedule or data differ.
@@ -64,6 +68,8 @@ class AtomicCheckpointHook(CheckpointHook):
             raise answer[0]
         if answer[0] is not None:
             runner._load_from = answer[0]
+        elif runner._resume == "auto":
+            runner._resume = False
 
     def before_train(self, runner) -> None:
         """Take up what the resumed run has saved."""
@@ -79,13 +85,20 @@ class AtomicCheckpointHook(CheckpointHook):
         checkpoint["meta"][_FINGERPRINT] = fingerprint(runner.cfg)
 
     def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
-        """Refuse to resume another run.
+        """Refuse to resume another run, or what is no run.
 
         Raises:
             ValueError: If the checkpoint is of one; says what differs.
         """
-        saved = checkpoint.get("meta", {}).get(_FINGERPRINT)
-        if not (runner._resume and self.same_config and saved):
+        if not runner._resume:
+            return
+        if not {"meta", "message_hub"} <= checkpoint.keys():
+            raise ValueError(
+                f"{runner._load_from} holds weights alone, which cannot be resumed; without "
+                "--resume, load_from starts a new run from them"
+            )
+        saved = checkpoint["meta"].get(_FINGERPRINT)
+        if not (self.same_config and saved):
             return
         found = difference(saved, fingerprint(runner.cfg))
         if found:
@@ -129,7 +142,7 @@ class AtomicCheckpointHook(CheckpointHook):
         for place in {work_dir, folder}:
             for name in remove_partial_files(place) if place.is_dir() else ():
                 runner.logger.info(f"Removed {place / name}, which a killed run left half written.")
-        if runner._load_from is not None:
+        if runner._load_from is not None and runner._resume != "auto":
             return None
         return self._newest_sound(runner, work_dir / _POINTER, checkpoints)
 
