@@ -67,6 +67,7 @@ class Report:
         optimiser_bytes: Bytes that the optimiser's step needs.
         state_bytes: Bytes of weights, gradients and optimiser state.
         base_bytes: Memory of the process before the model was built.
+        kept_bytes: Bytes that autograd keeps of one image between forward and backward.
     """
 
     micro_batch: int = 1
@@ -78,6 +79,7 @@ class Report:
     optimiser_bytes: int = 0
     state_bytes: int = 0
     base_bytes: int = 0
+    kept_bytes: int = 0
     versions: dict = field(default_factory=dict)
 
 
@@ -152,6 +154,7 @@ def print_report(args: argparse.Namespace, reports: dict, rounds: dict) -> None:
         "synthetic images; median (smallest-largest)\n"
     )
     header = ["side", "micro-batch", "step s", "images/s", "share of peak", "MiB beyond state"]
+    header += ["MiB kept per image"]
     print("| " + " | ".join([*header, *(f"{part} s" for part in PARTS)]) + " |")
     print("|" + "---|" * (len(header) + len(PARTS)))
     totals, extra = {}, {}
@@ -168,6 +171,7 @@ def print_report(args: argparse.Namespace, reports: dict, rounds: dict) -> None:
             f"{args.images / middle:.2f}",
             f"{report.flops / middle / matmul:.0%}",
             f"{extra[name] / 2**20:.0f}",
+            f"{report.kept_bytes / 2**20:.0f}",
             *(f"{statistics.median(times[part] for times in steps):.3f}" for part in PARTS),
         ]
         print("| " + " | ".join(map(str, cells)) + " |")

@@ -184,12 +184,33 @@ class Step:
         report.optimiser_bytes = 7 * 4 * trained  # four tensors read and three written
         report.matmul, report.copy = self._peaks(DTYPES[report.precision])
         report.flops = self._flops()
+        report.kept_bytes = self._kept_bytes(2) - self._kept_bytes(1)
         report.versions = {
             "torch": torch.__version__,
             "timm": timm.__version__,
             "mmseg": mmseg.__version__,
         }
         return report
+
+    def _kept_bytes(self, images: int) -> int:
+        """Count what autograd keeps between forward and backward, weights in half precision too."""
+        kept = {p.untyped_storage().data_ptr(): 0 for p in self.model.parameters()}
+
+        def pack(tensor):
+            storage = tensor.untyped_storage()
+            kept.setdefault(storage.data_ptr(), storage.nbytes())
+            return tensor
+
+        begin_step = getattr(self.model.decode_head, "begin_step", None)
+        samples = [self.data["data_samples"][0].clone() for _ in range(images)]
+        if begin_step is not None:
+            begin_step(samples, 1, 0)
+        data = {"inputs": self.data["inputs"][:1] * images, "data_samples": samples}
+        data = self.model.data_preprocessor(data, True)
+        hooks = torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor)
+        with hooks, self.wrapper.optim_context(self.model):
+            self.model(**data, mode="loss")
+        return sum(kept.values())
 
     def _peaks(self, dtype: torch.dtype) -> tuple[float, float]:
         side = 8192 if self.cuda else 1536
