@@ -19,5 +19,7 @@ def test_wrong_products_say_which_numbers_to_use():
         accumulation_steps(16, 4, 2, 16)
     with pytest.raises(ValueError, match=r"micro_batch=3 does not divide .* \[1, 2, 4, 8, 16\]"):
         accumulation_steps(16, 3, 1, 16)
+    with pytest.raises(ValueError, match=r"micro_batch='4' must be 'auto' or a number of images"):
+        accumulation_steps(16, "4", 1, 16)
     with pytest.raises(ValueError, match="micro_batch=0"):
         accumulation_steps(16, 0, 1, 16)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from mmengine.registry import MODELS
+from mmengine.registry import DATA_SAMPLERS, MODELS
 from mmengine.runner import find_latest_checkpoint
 
 from vfm_ss.benchmark.records import read_record
@@ -214,6 +214,37 @@ def test_a_run_that_starts_from_weights_resumes_from_its_own_checkpoints(
     assert_same(outcome(tmp_path / "run"), outcome(tmp_path / "whole"))
     toy("other").train()
     assert outcome(tmp_path / "other")[2] != outcome(tmp_path / "run")[2], "the weights matter"
+
+
+@DATA_SAMPLERS.register_module(force=True)
+class RoundAndRound:
+    """A sampler without a method `skip`."""
+
+    def __init__(self, dataset, seed=None, round_up=True):
+        self.size = len(dataset)
+
+    def __len__(self):
+        return 10 * self.size
+
+    def __iter__(self):
+        yield from (7 * k % self.size for k in range(len(self)))
+
+
+def test_a_sampler_that_cannot_skip_reads_again_and_says_so(toy, tmp_path):
+    data = dict(
+        num_workers=0,
+        batch_size=16,
+        dataset=dict(type="ToyDataset"),
+        collate_fn=dict(type="pseudo_collate"),
+        sampler=dict(type="RoundAndRound"),
+    )
+    toy("whole", train_dataloader=data).train()
+    toy(train_dataloader=data).train()
+    (tmp_path / "run" / "iter_6.pth").unlink()
+    toy(resume=True, train_dataloader=data).train()
+    assert_same(outcome(tmp_path / "run"), outcome(tmp_path / "whole"))
+    told = "RoundAndRound cannot skip: reading the images of 4 steps again"
+    assert told in log_of(tmp_path / "run")
 
 
 def test_weights_alone_are_not_resumed(toy, tmp_path):
