@@ -2,6 +2,7 @@
 
 import functools
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -49,9 +50,19 @@ def supports(
         For each tile, its slice of the output and the slice of the input with non-zero weights.
     """
     matrix = resize_matrix(cells, size, align_corners, torch.float64, torch.device("cpu"))
+    support = matrix.numpy() != 0
     tiles = []
     for start in range(0, size, tile):
         rows = slice(start, min(start + tile, size))
-        used = matrix[rows].any(0).nonzero()[:, 0].tolist()
-        tiles.append((rows, slice(used[0], used[-1] + 1)))
+        tiles.append((rows, span(support[rows])))
     return tuple(tiles)
+
+
+def span(support: np.ndarray) -> slice:
+    """Return the range of columns from the first to the last that has a True in some row.
+
+    Args:
+        support: (rows, columns) booleans, at least one of them True.
+    """
+    used = np.flatnonzero(support.any(0))
+    return slice(int(used[0]), int(used[-1]) + 1)

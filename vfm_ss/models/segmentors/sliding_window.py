@@ -20,7 +20,7 @@ from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 from torch import Tensor
 
-from ..bilinear import resize_linear
+from ..bilinear import resize_linear, span
 
 # Elements of one tile: a tile stays in a CPU's cache, and is one large kernel on a GPU.
 CPU_TILE = 2**19
@@ -98,6 +98,7 @@ def merged_tiles(
     if grid.dtype in (torch.float16, torch.bfloat16):
         grid = grid.float()
     grid = grid.contiguous()
+    # Non-zeros of neighbouring windows are neighbours.
     supports = [matrix != 0 for matrix in (rows, cols)]
     rows, cols = (_on_device(matrix, grid) for matrix in (rows, cols))
     budget = GPU_TILE if grid.is_cuda else CPU_TILE
@@ -105,19 +106,13 @@ def merged_tiles(
     height = min(max(budget // (width * classes), 1), len(rows))
     for x in range(0, len(cols), width):
         across = slice(x, min(x + width, len(cols)))
-        used = _span(supports[1][across])
+        used = span(supports[1][across])
         strip = (cols[across, used] @ grid[:, used]).flatten(1)  # (U, tile columns * C)
         for y in range(0, len(rows), height):
             down = slice(y, min(y + height, len(rows)))
-            used = _span(supports[0][down])
+            used = span(supports[0][down])
             tile = rows[down, used] @ strip[used]
             yield down, across, tile.view(tile.shape[0], -1, classes)
-
-
-def _span(support: np.ndarray) -> slice:
-    """Return the range of columns with a non-zero: those of neighbouring windows are neighbours."""
-    used = np.flatnonzero(support.any(0))
-    return slice(int(used[0]), int(used[-1]) + 1)
 
 
 def _on_device(values: np.ndarray, like: Tensor) -> Tensor:
