@@ -44,7 +44,7 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     packages=find_packages(include=["vfm_ss", "vfm_ss.*"]),
-    package_data={"vfm_ss": [*mim_files(), "benchmark/page/*"]},
+    package_data={"vfm_ss": [*mim_files(), "report/templates/*"]},
     python_requires=">=3.10,<3.13",
     classifiers=[f"Programming Language :: Python :: 3.{minor}" for minor in (10, 11, 12)],
     install_requires=requirements("runtime"),

@@ -12,9 +12,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from vfm_ss.benchmark import cli_rank, cli_sweep
-from vfm_ss.benchmark.records import RECORD_NAME, read_record
 from vfm_ss.datasets.demo_scenes import constant_miou, make_demo_scenes
+from vfm_ss.protocol.records import RECORD_NAME, read_record
 
 ROOT = Path(__file__).resolve().parent.parent
 DATA = Path("data", "demo_scenes")
@@ -37,12 +36,12 @@ def main() -> int:
     configs = [
         f"configs/demo/{config(model, setting)}.py" for model in MODELS for setting in SETTINGS
     ]
-    sweep = ["run", "--configs", *configs, "--seeds", *map(str, SEEDS), "--work-dir", str(WORK_DIR)]
-    status = cli_sweep.main([*sweep, "--gpus-per-run", "0", "--jobs", str(jobs)])
+    arguments = ["run", "--configs", *configs, "--seeds", *map(str, SEEDS), "--work-dir", str(WORK_DIR)]
+    status = sweep.main([*arguments, "--gpus-per-run", "0", "--jobs", str(jobs)])
     if status:
         return status
     Console(highlight=False).print(scores(constant_miou(DATA / "annotations" / "validation")))
-    return cli_rank.main([str(WORK_DIR), "--note", NOTE, "--out", str(WORK_DIR / "report")])
+    return rank.main([str(WORK_DIR), "--note", NOTE, "--out", str(WORK_DIR / "report")])
 
 
 def parse_args() -> argparse.Namespace:

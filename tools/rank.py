@@ -5,6 +5,6 @@ import os
 
 if __name__ == "__main__":
     os.environ["VFM_SS_REGISTER"] = "0"  # ranking needs neither torch nor mmseg
-    from vfm_ss.benchmark.cli_rank import main
+    from vfm_ss.cli.rank import main
 
     raise SystemExit(main())

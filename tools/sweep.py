@@ -5,6 +5,6 @@ import os
 
 if __name__ == "__main__":
     os.environ["VFM_SS_REGISTER"] = "0"  # planning and watching need neither torch nor mmseg
-    from vfm_ss.benchmark.cli_sweep import main
+    from vfm_ss.cli.sweep import main
 
     raise SystemExit(main())

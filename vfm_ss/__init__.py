@@ -2,7 +2,7 @@
 
 Importing this package registers its modules with mmseg, so a config needs no more than
 ``custom_imports = dict(imports=['vfm_ss'])``. Set ``VFM_SS_REGISTER=0`` to import the parts that
-work without torch (``vfm_ss.vfms``, ``vfm_ss.benchmark``) alone.
+work without torch (``vfm_ss.protocol.vfms``, ranking, report and sweeps) alone.
 """
 
 import os

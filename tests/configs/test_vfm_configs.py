@@ -7,13 +7,13 @@ import torch
 from mmengine.config import Config
 from mmseg.registry import MODELS
 
-from vfm_ss.benchmark.settings import (
+from vfm_ss.protocol.settings import (
     SETTINGS,
     all_config_names,
     config_name,
     parse_config_name,
 )
-from vfm_ss.vfms import VFMS
+from vfm_ss.protocol.vfms import VFMS
 
 ROOT = Path(__file__).parents[2] / "configs" / "vfm"
 LEAVES = sorted(ROOT.glob("*.py"))

@@ -10,7 +10,7 @@ import torch
 from mmengine.registry import DATA_SAMPLERS, MODELS
 from mmengine.runner import find_latest_checkpoint
 
-from vfm_ss.benchmark.records import read_record
+from vfm_ss.protocol.records import read_record
 
 
 class Killed(BaseException):

@@ -23,7 +23,7 @@ from vfm_ss.evaluation.miou import MeanIoUMetric
 from vfm_ss.models.bilinear import resize_matrix
 from vfm_ss.models.losses import mask2former_loss, tiled_cross_entropy
 from vfm_ss.models.segmentors import sliding_window
-from vfm_ss.vfms import VFMS
+from vfm_ss.protocol.vfms import VFMS
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "vfm"
 CUDA = torch.device("cuda", 0)

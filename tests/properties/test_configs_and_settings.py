@@ -3,7 +3,7 @@
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vfm_ss.benchmark.settings import (
+from vfm_ss.protocol.settings import (
     DATA,
     DECODERS,
     SETTINGS,
@@ -13,7 +13,7 @@ from vfm_ss.benchmark.settings import (
     parse_config_name,
     setting_name,
 )
-from vfm_ss.vfms import VFMS
+from vfm_ss.protocol.vfms import VFMS
 
 every = settings(max_examples=500, deadline=None, derandomize=True)
 

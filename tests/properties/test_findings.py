@@ -13,8 +13,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from vfm_ss.benchmark.records import Record, read_record
 from vfm_ss.datasets.storage import Archive
+from vfm_ss.protocol.records import Record, read_record
 
 sys.path.append(str(Path(__file__).parents[2] / "tools" / "fuzz"))
 from targets import TARGETS, seeds  # the fuzzer's own checks

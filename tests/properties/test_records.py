@@ -7,7 +7,7 @@ from dataclasses import asdict, fields
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vfm_ss.benchmark.records import STATUSES, Record, read_record, write_record
+from vfm_ss.protocol.records import STATUSES, Record, read_record, write_record
 
 every = settings(max_examples=150, deadline=None, derandomize=True)
 

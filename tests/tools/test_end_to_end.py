@@ -6,7 +6,7 @@ import re
 import pytest
 
 from vfm_ss import stack
-from vfm_ss.benchmark.records import read_record
+from vfm_ss.protocol.records import read_record
 
 pytestmark = pytest.mark.slow
 

@@ -8,10 +8,10 @@ import os
 
 import pytest
 
-from vfm_ss.benchmark.collect import collect
-from vfm_ss.benchmark.records import read_record
-from vfm_ss.benchmark.sweep.journal import read_journal
-from vfm_ss.benchmark.sweep.lock import LOCK_NAME
+from vfm_ss.protocol.records import read_record
+from vfm_ss.protocol.runs import collect
+from vfm_ss.sweep.journal import read_journal
+from vfm_ss.sweep.lock import LOCK_NAME
 
 pytestmark = pytest.mark.slow
 

@@ -8,7 +8,7 @@ import cv2
 import pytest
 import torch
 
-from vfm_ss.benchmark.records import read_record
+from vfm_ss.protocol.records import read_record
 
 pytestmark = pytest.mark.slow
 

@@ -17,9 +17,9 @@ import time
 from dataclasses import asdict
 from pathlib import Path
 
-from vfm_ss.benchmark.records import Record
-from vfm_ss.benchmark.settings import SETTINGS, config_name
-from vfm_ss.vfms import VFMS
+from vfm_ss.protocol.records import Record
+from vfm_ss.protocol.settings import SETTINGS, config_name
+from vfm_ss.protocol.vfms import VFMS
 
 RANK = Path(__file__).parents[1] / "rank.py"
 

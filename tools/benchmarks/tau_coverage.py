@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import kendalltau
 
-from vfm_ss.benchmark.uncertainty import Noise, tau_interval
+from vfm_ss.ranking.uncertainty import Noise, tau_interval
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import torch
 from mmseg.registry import MODELS
 from safetensors.torch import save_file
 
-from vfm_ss.vfms import VFMS
+from vfm_ss.protocol.vfms import VFMS
 
 
 def junk(*keys):

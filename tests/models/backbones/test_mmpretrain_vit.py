@@ -8,7 +8,7 @@ import torch
 from mmengine.logging import HistoryBuffer
 from mmseg.registry import MODELS
 
-from vfm_ss.vfms import VFMS
+from vfm_ss.protocol.vfms import VFMS
 
 mmpretrain_models = pytest.importorskip("mmpretrain.models")
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from mmseg.registry import MODELS
 
-from vfm_ss.vfms import VFMS
+from vfm_ss.protocol.vfms import VFMS
 
 NATIVE = {  # image and patch size of each timm model
     "eva02": {"base": (224, 14), "large": (224, 14)},

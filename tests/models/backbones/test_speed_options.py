@@ -6,7 +6,7 @@ from mmseg.registry import MODELS
 from timm.models.vision_transformer_sam import Attention
 
 from vfm_ss.models.backbones.rel_pos_attention import FusedRelPosAttention
-from vfm_ss.vfms import VFMS
+from vfm_ss.protocol.vfms import VFMS
 
 
 def build(key, **kwargs):

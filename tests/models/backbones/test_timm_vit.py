@@ -6,7 +6,7 @@ from mmengine.runner import Runner
 from mmseg.registry import MODELS
 
 from vfm_ss.models.backbones.sam import scaled_window
-from vfm_ss.vfms import VFMS
+from vfm_ss.protocol.vfms import VFMS
 
 
 def tiny(**kwargs):

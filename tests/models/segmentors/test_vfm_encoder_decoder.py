@@ -2,7 +2,7 @@ import pytest
 import torch
 from mmseg.registry import MODELS
 
-from vfm_ss.vfms import VFMS
+from vfm_ss.protocol.vfms import VFMS
 
 
 def build(key, **kwargs):

@@ -15,7 +15,7 @@ from mmseg.registry import HOOKS
 from torch import nn
 
 from vfm_ss import stack
-from vfm_ss.benchmark.records import RECORD_NAME, Record, read_record, write_record
+from vfm_ss.protocol.records import RECORD_NAME, Record, read_record, write_record
 from vfm_ss.version import __version__, commit
 
 from ..optim_wrapper import precision_of

@@ -7,7 +7,7 @@ from typing import ClassVar
 import mmseg.models
 from mmseg.registry import MODELS
 
-from vfm_ss.vfms import VFMS
+from vfm_ss.protocol.vfms import VFMS
 
 from .timm_vit import TimmViT
 
@@ -25,7 +25,7 @@ class VFMBackbone(TimmViT):
         **kwargs: See :class:`TimmViT` (``with_cp``, ``compile``, what timm takes).
     """
 
-    #: Key in ``vfm_ss.vfms.VFMS``.
+    #: Key in ``vfm_ss.protocol.vfms.VFMS``.
     key: ClassVar[str]
 
     def __init__(

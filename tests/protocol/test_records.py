@@ -1,0 +1,178 @@
+import json
+import os
+import threading
+from dataclasses import asdict
+
+import pytest
+
+from vfm_ss.protocol.records import Record, read_record, write_record
+
+
+def make(**changes):
+    values = {
+        "name": "dinov2_b16_linear_ade20k",
+        "vfm": "dinov2",
+        "size": "b",
+        "patch": 16,
+        "decoder": "linear",
+        "train_dataset": "ade20k",
+        "eval_dataset": "ade20k",
+        "seed": 0,
+        "status": "finished",
+        "step": 100,
+        "max_steps": 100,
+        "miou": 47.25,
+        "best_miou": 48.5,
+        "iou": {"wall": 70.5, "sky & <sea>": None},
+        "history": [[50, 48.5], [100, 47.25]],
+        "train_seconds": 12.5,
+        "versions": {"torch": "2.12.1"},
+        "compiled": False,
+    }
+    return Record(**values | changes)
+
+
+def test_round_trip_keeps_every_field(tmp_path):
+    record = make()
+    write_record(tmp_path / "record.json", record)
+    assert read_record(tmp_path / "record.json") == record
+    on_disk = json.loads((tmp_path / "record.json").read_text())
+    assert on_disk == asdict(record)
+    assert on_disk["schema"] == 1
+    assert on_disk["device"] is None
+    assert record.setting == "default"
+
+
+def test_write_leaves_nothing_beside_the_record(tmp_path):
+    path = tmp_path / "record.json"
+    write_record(path, make(miou=1.0))
+    write_record(path, make(miou=2.0))
+    assert read_record(path).miou == 2.0
+    assert os.listdir(tmp_path) == ["record.json"]
+    record = make()
+    record.miou = float("nan")
+    with pytest.raises(ValueError, match="field 'miou' is nan"):
+        write_record(path, record)
+    assert os.listdir(tmp_path) == ["record.json"]
+    assert read_record(path).miou == 2.0
+
+
+def test_a_failed_write_keeps_the_old_record(tmp_path, monkeypatch):
+    path = tmp_path / "record.json"
+    write_record(path, make(miou=1.0))
+
+    def full_disk(_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full_disk)
+    with pytest.raises(OSError, match="No space left"):
+        write_record(path, make(miou=2.0))
+    assert os.listdir(tmp_path) == ["record.json"]
+    assert read_record(path).miou == 1.0
+
+
+def test_readers_never_see_a_part(tmp_path):
+    path = tmp_path / "record.json"
+    write_record(path, make(miou=0.0))
+    done = threading.Event()
+
+    def write():
+        for i in range(60):
+            write_record(path, make(miou=float(i), history=[[k, float(i)] for k in range(300)]))
+        done.set()
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    while not done.is_set():
+        record = read_record(path)
+        assert all(value == record.miou for _, value in record.history[2:])
+    writer.join()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"miou": 101}, "field 'miou' is 101, expected a number from 0 to 100"),
+        ({"miou": "47"}, "field 'miou' is '47'"),
+        ({"miou": True}, "field 'miou' is True"),
+        ({"miou": float("inf")}, "field 'miou' is inf"),
+        ({"seed": 1.0}, "field 'seed' is 1.0, expected an integer"),
+        ({"seed": -1}, "field 'seed' is -1"),
+        ({"status": "done"}, "field 'status' is 'done', expected one of running, finished"),
+        ({"vfm": None}, "field 'vfm' is None"),
+        ({"vfm": "a\nb"}, "field 'vfm'"),
+        ({"vfm": "\x1b[31m"}, "field 'vfm'"),
+        ({"decoder": ["linear"]}, "field 'decoder'"),
+        ({"history": [[1, 2, 3]]}, "field 'history'"),
+        ({"history": None}, "field 'history'"),
+        ({"iou": {"wall": -1}}, "field 'iou'"),
+        ({"train_seconds": 0}, "field 'train_seconds' is 0, expected a number above 0 or null"),
+        ({"trainable_params": -5}, "field 'trainable_params'"),
+        ({"compiled": 1}, "field 'compiled' is 1"),
+        ({"step": 101}, "field 'step' is 101, more than 'max_steps' 100"),
+        ({"schema": 2}, "field 'schema' is 2, expected 1"),
+    ],
+)
+def test_values_outside_the_schema_are_refused(tmp_path, changes, message):
+    with pytest.raises(ValueError, match=message):
+        make(**changes)
+    path = tmp_path / "record.json"
+    path.write_text(json.dumps(asdict(make()) | changes))
+    with pytest.raises(ValueError) as error:
+        read_record(path)
+    assert str(error.value).startswith(f"{path}: ")
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "the file is empty"),
+        (b" \n", "the file is empty"),
+        (b'{"schema": 1, "name": "dino', "not valid JSON, perhaps truncated"),
+        (b"[1, 2]", r"holds \[1, 2\], expected a JSON object"),
+        (b"null", "holds None, expected a JSON object"),
+        (b"{}", "field 'schema' is None, expected 1"),
+        (b'{"schema": 1}', "field 'name' is missing"),
+        (b'{"schema": true}', "field 'schema' is True"),
+        (b'{"schema": 1, "miou": NaN}', "holds NaN, expected a number or null"),
+        (b'{"schema": 1, "miou": -Infinity}', "holds -Infinity"),
+        (b"\xff\xfe\x00", "utf-8"),
+        (b"[" * 100_000, "nested too deeply"),
+        (b"1" * 5000, "integer"),
+        (b"\x80\x04\x95.", "utf-8"),
+    ],
+)
+def test_files_that_are_not_records_are_refused(tmp_path, content, message):
+    path = tmp_path / "record.json"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=message) as error:
+        read_record(path)
+    assert str(error.value).startswith(f"{path}: ")
+    assert "\n" not in str(error.value)
+
+
+def test_a_number_too_big_for_a_float_is_refused(tmp_path):
+    path = tmp_path / "record.json"
+    path.write_text(json.dumps(asdict(make())).replace("47.25", "1e999"))
+    with pytest.raises(ValueError, match="is inf"):
+        read_record(path)
+
+
+def test_what_is_not_a_regular_file_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="cannot be read: No such file"):
+        read_record(tmp_path / "record.json")
+    with pytest.raises(ValueError, match="not a regular file"):
+        read_record(tmp_path)
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(ValueError, match="not a regular file"):
+        read_record(tmp_path / "pipe")
+    os.symlink(tmp_path / "loop", tmp_path / "loop")
+    with pytest.raises(ValueError, match="cannot be read: Too many levels of symbolic links"):
+        read_record(tmp_path / "loop")
+
+
+def test_unknown_fields_are_ignored(tmp_path):
+    path = tmp_path / "record.json"
+    path.write_text(json.dumps(asdict(make()) | {"note": "x"}))
+    assert read_record(path) == make()

@@ -1,0 +1,83 @@
+import pytest
+
+from vfm_ss.protocol.score_tables import read_outside, read_results
+
+
+def write(tmp_path, text):
+    path = tmp_path / "table.csv"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_results_are_read(tmp_path):
+    path = write(
+        tmp_path,
+        "\ufeffvfm, setting ,seed,miou,comment\n"
+        "dinov2,default,0,47.5,x\n"
+        '"my, model",own setting,, 30 ,\n',
+    )
+    runs, skipped = read_results(path)
+    assert skipped == []
+    assert [(r.vfm, r.setting, r.seed, r.miou) for r in runs] == [
+        ("dinov2", "default", 0, 47.5),
+        ("my, model", "own setting", None, 30.0),
+    ]
+    assert runs[0].path == f"{path} line 2"
+
+
+def test_bad_rows_are_named_and_the_others_used(tmp_path):
+    path = write(
+        tmp_path,
+        "vfm,setting,seed,miou\n"
+        "a,default,0,abc\na,default,0,nan\na,default,0,101\na,default,one,50\n,default,0,50\n"
+        "a,default\n"
+        "a,default,0,50\n",
+    )
+    runs, skipped = read_results(path)
+    assert [r.miou for r in runs] == [50]
+    assert [(s.path.rpartition(" ")[2], s.reason) for s in skipped] == [
+        ("2", "miou is 'abc', expected a number"),
+        ("3", "miou is 'nan', expected a number"),
+        ("4", "miou is 101.0, expected percent from 0 to 100"),
+        ("5", "seed is 'one', expected an integer or nothing"),
+        ("6", "vfm is '', expected a name"),
+        ("7", "miou is '', expected a number"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "has no column 'vfm'; found no header"),
+        ("vfm,miou\na,1\n", "has no column 'setting'; found vfm, miou"),
+        ('vfm,setting,miou\n"a,default,1\n', "unexpected end of data"),
+    ],
+)
+def test_files_that_are_no_table_are_refused(tmp_path, text, message):
+    path = write(tmp_path, text)
+    with pytest.raises(ValueError, match=message) as error:
+        read_results(path)
+    assert str(error.value).startswith(f"{path}: ")
+
+
+def test_missing_and_binary_files_are_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"gone.csv: No such file"):
+        read_results(tmp_path / "gone.csv")
+    (tmp_path / "binary.csv").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ValueError, match=r"binary.csv: .*utf-8"):
+        read_outside(tmp_path / "binary.csv")
+
+
+def test_outside_scores_are_read_with_gaps(tmp_path):
+    path = write(tmp_path, "vfm,top1,other\na,80.5,\nb,81,7\nb,99,\nc,x,\n")
+    scores, skipped = read_outside(path)
+    assert scores == {"top1": {"a": 80.5, "b": 81.0}, "other": {"b": 7.0}}
+    assert [s.reason for s in skipped] == [
+        "'b' again; its first top1 counts",
+        "top1 is 'x', expected a number",
+    ]
+
+
+def test_outside_without_scores_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="holds no score"):
+        read_outside(write(tmp_path, "vfm,top1\na,\n"))

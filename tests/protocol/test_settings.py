@@ -1,0 +1,126 @@
+import os
+import subprocess
+import sys
+
+import pytest
+
+from vfm_ss.protocol.settings import (
+    DATA,
+    SETTINGS,
+    ConfigName,
+    all_config_names,
+    config_name,
+    parse_config_name,
+    setting_name,
+)
+from vfm_ss.protocol.vfms import VFMS
+
+
+def test_the_eight_settings_have_the_config_names_of_the_design():
+    expected = {
+        "default": "dinov2_b16_linear_ade20k",
+        "probe": "dinov2_b16_probe_ade20k",
+        "mask2former": "dinov2_b16_mask2former_ade20k",
+        "large": "dinov2_l16_linear_ade20k",
+        "patch8": "dinov2_b8_linear_ade20k",
+        "voc2012": "dinov2_b16_linear_voc2012",
+        "cityscapes": "dinov2_b16_linear_cityscapes",
+        "gta2cityscapes": "dinov2_b16_linear_gta2cityscapes",
+    }
+    assert {name: config_name("dinov2", name) for name in SETTINGS} == expected
+    assert list(SETTINGS) == list(expected)
+
+
+def test_every_setting_changes_one_thing_of_the_default():
+    def parts(s):
+        return {"size": s.size, "patch": s.patch, "decoder": s.decoder, "data": s.data.name}
+
+    default = parts(SETTINGS["default"]).items()
+    for name, setting in SETTINGS.items():
+        assert len(default - parts(setting).items()) == (0 if name == "default" else 1)
+
+
+def test_data_facts_follow_the_setting():
+    gta = SETTINGS["gta2cityscapes"]
+    assert (gta.train_dataset, gta.eval_dataset) == ("gta", "cityscapes")
+    assert (gta.crop_size, gta.num_classes, gta.steps) == (1024, 19, 20_000)
+    default = SETTINGS["default"]
+    assert (default.crop_size, default.num_classes, default.steps) == (512, 150, 40_000)
+    voc = SETTINGS["voc2012"]
+    assert (voc.crop_size, voc.num_classes, voc.steps) == (512, 21, 20_000)
+    assert [s.name for s in SETTINGS.values() if s.frozen] == ["probe"]
+
+
+def test_published_taus_are_ones_that_ten_models_without_ties_can_have():
+    taus = [tau for s in SETTINGS.values() for tau in s.paper_tau.values()]
+    assert len(taus) == 8
+    possible = {round(1 - 2 * swaps / 45, 2) for swaps in range(46)}
+    assert set(taus) <= possible
+
+
+def test_eighty_names_round_trip():
+    names = all_config_names()
+    assert len(set(names)) == 80
+    for name in names:
+        parts = parse_config_name(name)
+        assert str(parts) == name
+        assert config_name(parts.vfm, parts.setting) == name
+    assert {parse_config_name(n).vfm for n in names} == set(VFMS)
+
+
+def test_combined_settings_are_named_after_their_parts():
+    parts = parse_config_name("deit3-in21k_l8_mask2former_gta2cityscapes")
+    assert parts == ConfigName("deit3-in21k", "l", 8, "mask2former", "gta2cityscapes")
+    assert parts.setting == "l8_mask2former_gta2cityscapes"
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("dinov3_b16_linear_ade20k", "unknown VFM in 'dinov3_b16_linear_ade20k': 'dinov3'"),
+        ("dinov2_b16_upernet_ade20k", "unknown decoder"),
+        ("dinov2_b16_linear_camvid", "unknown data"),
+        ("dinov2_s16_linear_ade20k", "unknown size in .*: 's', expected one of b, l"),
+        ("dinov2_b016_linear_ade20k", "not a config name"),
+        ("dinov2_b16_linear_ade20k.py", "unknown data"),
+        ("", "not a config name"),
+    ],
+)
+def test_names_outside_the_grammar_are_refused(name, message):
+    with pytest.raises(ValueError, match=message):
+        parse_config_name(name)
+
+
+def test_config_name_refuses_unknown_parts():
+    with pytest.raises(ValueError, match="unknown VFM: 'dino', expected one of eva02"):
+        config_name("dino", "default")
+    with pytest.raises(ValueError, match="unknown setting: 'Default', expected one of default"):
+        config_name("dinov2", "Default")
+
+
+def test_a_projects_own_vfm_and_dataset_parse_when_asked_for():
+    parts = parse_config_name("tiny_vit_b16_probe_camvid", own=True)
+    assert (parts.vfm, parts.data, parts.setting) == ("tiny_vit", "camvid", "b16_probe_camvid")
+    assert parse_config_name("tiny_t8_linear_demo", own=True).setting == "t8_linear_demo"
+
+
+def test_setting_name_of_own_datasets_and_unknown_fields():
+    assert setting_name("b", 16, "linear", "demo", "demo") == "b16_linear_demo"
+    assert setting_name(None, None, "probe", "demo", "demo") == "probe_demo"
+    assert setting_name("b", 16, "linear", "synthia", "cityscapes") == (
+        "b16_linear_synthia2cityscapes"
+    )
+    for name, s in SETTINGS.items():
+        assert setting_name(s.size, s.patch, s.decoder, s.data.train, s.data.eval) == name
+    assert set(DATA) == {"ade20k", "voc2012", "cityscapes", "gta2cityscapes"}
+
+
+def test_importing_settings_and_records_needs_only_the_standard_library():
+    code = (
+        "import sys, vfm_ss.protocol.settings, vfm_ss.protocol.records;"
+        "print([m for m in ('torch', 'mmengine', 'numpy', 'pandas') if m in sys.modules])"
+    )
+    env = os.environ | {"VFM_SS_REGISTER": "0"}
+    command = [sys.executable, "-c", code]
+    out = subprocess.run(command, capture_output=True, text=True, check=True, env=env)
+    assert out.stdout.strip() == "[]"

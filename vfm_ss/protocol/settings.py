@@ -1,0 +1,278 @@
+"""The benchmark's grid as data: eight settings, and the names of the configs that run them.
+
+Names, configs, sweep and ranking all read this module. Standard library only.
+"""
+
+import re
+from dataclasses import dataclass, field
+
+from vfm_ss.protocol.vfms import VFMS
+
+DECODERS = ("linear", "probe", "mask2former")
+SIZES = {"b": "base", "l": "large"}
+
+
+@dataclass(frozen=True)
+class Data:
+    """What a setting trains and evaluates on.
+
+    Attributes:
+        name: Name in config file names, for example ``gta2cityscapes``.
+        train: Dataset trained on, as in records.
+        eval: Dataset evaluated on, as in records.
+        crop_size: Side of the square training crop, in pixels.
+        num_classes: Number of classes.
+        steps: Optimiser steps of 16 images.
+    """
+
+    name: str
+    train: str
+    eval: str
+    crop_size: int
+    num_classes: int
+    steps: int
+
+
+DATA = {
+    data.name: data
+    for data in (
+        Data("ade20k", "ade20k", "ade20k", crop_size=512, num_classes=150, steps=40_000),
+        Data("voc2012", "voc2012", "voc2012", crop_size=512, num_classes=21, steps=20_000),
+        Data(
+            "cityscapes", "cityscapes", "cityscapes", crop_size=1024, num_classes=19, steps=20_000
+        ),
+        Data("gta2cityscapes", "gta", "cityscapes", crop_size=1024, num_classes=19, steps=20_000),
+    )
+}
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One way to benchmark a VFM; the paper's eight are in ``SETTINGS``.
+
+    Attributes:
+        name: Short name, for example ``patch8``.
+        title: Name in tables and figures.
+        size: ``'b'`` or ``'l'``, the ViT's size as in config names.
+        patch: Side of the square patch, in pixels.
+        decoder: ``'linear'``, ``'probe'`` (the linear decoder on a frozen encoder) or
+            ``'mask2former'``.
+        data: What it trains and evaluates on.
+        paper_tau: Kendall's tau published in the paper (arXiv 2404.12172), by the name of the
+            setting that it is measured against.
+        paper_time: The paper's training time relative to the default (Table 3), where published.
+        paper_params: The paper's trainable parameters in millions (Table 3), where published.
+    """
+
+    name: str
+    title: str
+    size: str = "b"
+    patch: int = 16
+    decoder: str = "linear"
+    data: Data = DATA["ade20k"]
+    paper_tau: dict[str, float] = field(default_factory=dict)
+    paper_time: float | None = None
+    paper_params: float | None = None
+
+    @property
+    def frozen(self) -> bool:
+        """Whether the encoder is frozen."""
+        return self.decoder == "probe"
+
+    @property
+    def train_dataset(self) -> str:
+        """The dataset trained on, as in records."""
+        return self.data.train
+
+    @property
+    def eval_dataset(self) -> str:
+        """The dataset evaluated on, as in records."""
+        return self.data.eval
+
+    @property
+    def crop_size(self) -> int:
+        """Side of the square training crop, in pixels."""
+        return self.data.crop_size
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes."""
+        return self.data.num_classes
+
+    @property
+    def steps(self) -> int:
+        """Optimiser steps of 16 images."""
+        return self.data.steps
+
+
+#: The paper's eight settings in its order; each changes one thing of the first.
+SETTINGS = {
+    setting.name: setting
+    for setting in (
+        Setting("default", "Default", paper_time=1.0, paper_params=86.6),
+        Setting(
+            "probe",
+            "Linear probing",
+            decoder="probe",
+            paper_tau={"default": 0.38},
+            paper_time=0.6,
+            paper_params=0.1,
+        ),
+        Setting(
+            "mask2former",
+            "Mask2Former",
+            decoder="mask2former",
+            paper_tau={"default": 0.87},
+            paper_time=4.1,
+            paper_params=101.0,
+        ),
+        Setting(
+            "large",
+            "ViT-L",
+            size="l",
+            paper_tau={"default": 0.87},
+            paper_time=1.8,
+            paper_params=304.0,
+        ),
+        Setting(
+            "patch8",
+            "8×8 patches",
+            patch=8,
+            paper_tau={"default": 0.78},
+            paper_time=1.8,
+            paper_params=88.5,
+        ),
+        Setting("voc2012", "PASCAL VOC", data=DATA["voc2012"], paper_tau={"default": 0.78}),
+        Setting("cityscapes", "Cityscapes", data=DATA["cityscapes"], paper_tau={"default": 0.56}),
+        Setting(
+            "gta2cityscapes",
+            "GTA V to Cityscapes",
+            data=DATA["gta2cityscapes"],
+            paper_tau={"default": 0.64, "cityscapes": 0.73},
+        ),
+    )
+}
+
+_BY_FIELDS = {(s.size, s.patch, s.decoder, s.data.train, s.data.eval): s for s in SETTINGS.values()}
+
+_NAME = re.compile(
+    r"(?P<vfm>.+)_(?P<size>[a-z])(?P<patch>[1-9][0-9]{0,8})_(?P<decoder>[^_]+)_(?P<data>.+)"
+)
+
+
+@dataclass(frozen=True)
+class ConfigName:
+    """The parts of a config's name, ``{vfm}_{size}{patch}_{decoder}_{data}``.
+
+    Attributes:
+        vfm: Key of the VFM, for example ``dinov2``.
+        size: ``'b'`` or ``'l'``.
+        patch: Side of the square patch, in pixels.
+        decoder: ``'linear'``, ``'probe'`` or ``'mask2former'``.
+        data: Key of ``DATA``; in a project of its own, the name of its dataset.
+    """
+
+    vfm: str
+    size: str
+    patch: int
+    decoder: str
+    data: str
+
+    def __str__(self) -> str:
+        """Return the name, without ``.py``."""
+        return f"{self.vfm}_{self.size}{self.patch}_{self.decoder}_{self.data}"
+
+    @property
+    def train_dataset(self) -> str:
+        """The dataset trained on, as in records."""
+        return DATA[self.data].train if self.data in DATA else self.data
+
+    @property
+    def eval_dataset(self) -> str:
+        """The dataset evaluated on, as in records."""
+        return DATA[self.data].eval if self.data in DATA else self.data
+
+    @property
+    def setting(self) -> str:
+        """The setting's name, see `setting_name`."""
+        return setting_name(
+            self.size, self.patch, self.decoder, self.train_dataset, self.eval_dataset
+        )
+
+
+def config_name(vfm: str, setting: str) -> str:
+    """Return the name of the config that runs ``vfm`` under ``setting``.
+
+    Args:
+        vfm: A key of ``VFMS``.
+        setting: A key of ``SETTINGS``.
+
+    Raises:
+        ValueError: If either is unknown.
+    """
+    _one_of("VFM", vfm, VFMS)
+    _one_of("setting", setting, SETTINGS)
+    s = SETTINGS[setting]
+    return str(ConfigName(vfm, s.size, s.patch, s.decoder, s.data.name))
+
+
+def all_config_names() -> list[str]:
+    """Return the names of all configs of the benchmark: every VFM under every setting."""
+    return [config_name(vfm, setting) for setting in SETTINGS for vfm in VFMS]
+
+
+def parse_config_name(name: str, *, own: bool = False) -> ConfigName:
+    """Take a config's name apart.
+
+    Combinations outside the eight settings (``dinov2_l16_mask2former_cityscapes``) are names too.
+
+    Args:
+        name: Name without folder and ``.py``.
+        own: Whether a VFM, size or dataset of the project's own is accepted.
+
+    Raises:
+        ValueError: If the name does not follow the grammar or a part of it is unknown.
+    """
+    match = _NAME.fullmatch(name)
+    if match is None:
+        raise ValueError(
+            f"{name!r} is not a config name: expected {{vfm}}_{{b|l}}{{patch}}_"
+            f"{{{'|'.join(DECODERS)}}}_{{{'|'.join(DATA)}}}, for example dinov2_b16_linear_ade20k"
+        )
+    parts = ConfigName(
+        match["vfm"], match["size"], int(match["patch"]), match["decoder"], match["data"]
+    )
+    _one_of(f"decoder in {name!r}", parts.decoder, DECODERS)
+    if not own:
+        _one_of(f"VFM in {name!r}", parts.vfm, VFMS)
+        _one_of(f"size in {name!r}", parts.size, SIZES)
+        _one_of(f"data in {name!r}", parts.data, DATA)
+    return parts
+
+
+def setting_name(
+    size: str | None, patch: int | None, decoder: str, train_dataset: str, eval_dataset: str
+) -> str:
+    """Name the setting that these fields of a record stand for.
+
+    The paper's eight keep their short names. Anything else (another combination, or a project's
+    own dataset) is called after its fields as in config names, ``l16_mask2former_cityscapes`` or
+    ``b16_linear_camvid``; fields that are not known are left out.
+    """
+    known = _BY_FIELDS.get((size, patch, decoder, train_dataset, eval_dataset))
+    if known is not None:
+        return known.name
+    for data in DATA.values():
+        if (data.train, data.eval) == (train_dataset, eval_dataset):
+            where = data.name
+            break
+    else:
+        same = train_dataset == eval_dataset
+        where = train_dataset if same else f"{train_dataset}2{eval_dataset}"
+    model = f"{size or ''}{patch or ''}"
+    return "_".join(part for part in (model, decoder, where) if part)
+
+
+def _one_of(what: str, value: str, known) -> None:
+    if value not in known:
+        raise ValueError(f"unknown {what}: {value!r}, expected one of {', '.join(known)}")
