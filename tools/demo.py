@@ -12,6 +12,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from vfm_ss.cli import rank, sweep
 from vfm_ss.datasets.demo_scenes import constant_miou, make_demo_scenes
 from vfm_ss.protocol.records import RECORD_NAME, read_record
 
@@ -36,8 +37,8 @@ def main() -> int:
     configs = [
         f"configs/demo/{config(model, setting)}.py" for model in MODELS for setting in SETTINGS
     ]
-    arguments = ["run", "--configs", *configs, "--seeds", *map(str, SEEDS), "--work-dir", str(WORK_DIR)]
-    status = sweep.main([*arguments, "--gpus-per-run", "0", "--jobs", str(jobs)])
+    arguments = ["--configs", *configs, "--seeds", *map(str, SEEDS), "--work-dir", str(WORK_DIR)]
+    status = sweep.main(["run", *arguments, "--gpus-per-run", "0", "--jobs", str(jobs)])
     if status:
         return status
     Console(highlight=False).print(scores(constant_miou(DATA / "annotations" / "validation")))
