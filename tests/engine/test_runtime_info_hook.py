@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from vfm_ss.engine import arrivals
+from vfm_ss.engine import async_scalars
 from vfm_ss.engine.train_loop import OptimStepTrainLoop
 
 WAITS = ("_local_scalar_dense", "nonzero", "masked_select", "_unique2", "equal")
@@ -24,7 +24,7 @@ class OnItsWay:
 
 @pytest.fixture
 def slow_gpu(monkeypatch):
-    monkeypatch.setattr(arrivals, "_mark", lambda tensors: OnItsWay())
+    monkeypatch.setattr(async_scalars, "_mark", lambda tensors: OnItsWay())
 
 
 def mmengines(interval):

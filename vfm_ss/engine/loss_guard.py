@@ -6,7 +6,7 @@ import torch
 from mmengine.dist import all_reduce, get_world_size
 from mmengine.optim import AmpOptimWrapper, OptimWrapper
 
-from .arrivals import Arrivals
+from .async_scalars import AsyncScalars
 
 MODES = ("stop", "skip")
 _MAX_SKIPPED = 20
@@ -36,7 +36,7 @@ class LossGuard:
             raise ValueError(f"train_cfg.nonfinite_loss={mode!r}, use one of {', '.join(MODES)}")
         self.mode = mode
         self.skipped_in_a_row = 0
-        self._losses = Arrivals()
+        self._losses = AsyncScalars()
 
     def attach(self, runner) -> None:
         """Make the optimiser skip, if that is the mode."""

@@ -1,7 +1,7 @@
 from mmengine.hooks import LoggerHook, RuntimeInfoHook
 from mmseg.registry import HOOKS
 
-from ..arrivals import Arrivals
+from ..async_scalars import AsyncScalars
 
 
 @HOOKS.register_module()
@@ -14,7 +14,7 @@ class AsyncRuntimeInfoHook(RuntimeInfoHook):
     """
 
     def __init__(self):
-        self._losses = Arrivals()
+        self._losses = AsyncScalars()
 
     def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:
         """Send the losses of a step to the host and take those that have arrived."""

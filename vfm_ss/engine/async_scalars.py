@@ -1,4 +1,4 @@
-"""Numbers on their way from the device to the host, without making the device wait."""
+"""Losses and other scalars, read from the device without making it wait."""
 
 from collections import deque
 from collections.abc import Iterator
@@ -7,10 +7,10 @@ from typing import Any
 import torch
 
 
-class Arrivals:
-    """A queue of tensors that are copied to the host in the background.
+class AsyncScalars:
+    """A queue of scalar tensors that are copied to the host in the background.
 
-    On a CPU they are there at once, on a GPU a step or two later.
+    On a CPU they are ready at once, on a GPU a step or two later.
     """
 
     def __init__(self):
@@ -27,10 +27,10 @@ class Arrivals:
         self._queue.append((values, note, _mark(tensors)))
 
     def take(self, wait: bool = False) -> Iterator[tuple[dict[str, Any], Any]]:
-        """Yield what has arrived and its notes, in the order in which it was sent.
+        """Yield what has been copied and its notes, in the order in which it was sent.
 
         Args:
-            wait: Wait for all that is still on its way.
+            wait: Wait for the copies that are not done yet.
         """
         while self._queue:
             values, note, event = self._queue[0]
