@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Lint and test: tools/test.sh [--stack onedl|openmmlab] [pytest arguments]
+# Lint and test: tools/run_tests.sh [--stack onedl|openmmlab] [pytest arguments]
 # Installs what it needs first: the default stack into .venv, OpenMMLab's releases into
 # .venv-openmmlab.
 set -euo pipefail
