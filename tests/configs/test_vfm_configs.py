@@ -20,9 +20,9 @@ LEAVES = sorted(ROOT.glob("*.py"))
 
 
 DATASETS = {
-    "ade20k": "PairedADE20KDataset",
-    "voc2012": "PairedVOC2012Dataset",
-    "cityscapes": "PairedCityscapesDataset",
+    "ade20k": "RawADE20KDataset",
+    "voc2012": "RawVOC2012Dataset",
+    "cityscapes": "RawCityscapesDataset",
     "gta": "GTADataset",
 }
 HEADS = {

@@ -49,10 +49,10 @@ def run(path, capsys, **kwargs):
 
 @pytest.fixture
 def complete(monkeypatch):
-    from vfm_ss.datasets import PairedADE20KDataset
+    from vfm_ss.datasets import RawADE20KDataset
 
     counts = {"images/training": 12, "images/validation": 12}
-    monkeypatch.setattr(PairedADE20KDataset, "PUBLISHED", counts)
+    monkeypatch.setattr(RawADE20KDataset, "PUBLISHED", counts)
 
 
 @pytest.mark.usefixtures("complete")
@@ -63,7 +63,7 @@ class TestComplete:
         assert status == 0
         assert "12 samples (published: 12), 12 read" in out
         assert "data: complete and usable" in out
-        assert out.count("PairedADE20KDataset") == 2  # test is val
+        assert out.count("RawADE20KDataset") == 2  # test is val
 
     @pytest.mark.parametrize("workers", [0, 2])
     def test_every_unusable_file_is_named(self, tmp_path, capsys, workers):

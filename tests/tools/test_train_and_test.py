@@ -116,7 +116,7 @@ def test_the_micro_batch_and_the_number_of_processes_change_nothing(config, proj
         (("nowhere.py",), "config nowhere.py does not exist"),
         (("tiny.py", "--micro-batch", "3"), "micro_batch=3 does not divide the 16 images"),
         (("tiny.py", "--cfg-options", "model.decode_head.num_classes=7"),
-         "PairedADE20KDataset has 150 classes; set model.decode_head.num_classes=150"),
+         "RawADE20KDataset has 150 classes; set model.decode_head.num_classes=150"),
         (("tiny.py", "--cfg-options", "data_root=x", "train_dataloader.dataset.data_root=nowhere"),
          "nowhere"),
     ],

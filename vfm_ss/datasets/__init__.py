@@ -2,7 +2,7 @@
 
 from .demo_scenes_dataset import DemoScenesDataset
 from .gta import GTADataset
-from .published import PairedADE20KDataset, PairedCityscapesDataset, PairedVOC2012Dataset
+from .published import RawADE20KDataset, RawCityscapesDataset, RawVOC2012Dataset
 from .storage import ArchiveBackend
 from .transforms import LoadImage, LoadLabel, LoadRandomCrop, ResizeToCover
 
@@ -13,8 +13,8 @@ __all__ = [
     "LoadImage",
     "LoadLabel",
     "LoadRandomCrop",
-    "PairedADE20KDataset",
-    "PairedCityscapesDataset",
-    "PairedVOC2012Dataset",
+    "RawADE20KDataset",
+    "RawCityscapesDataset",
+    "RawVOC2012Dataset",
     "ResizeToCover",
 ]

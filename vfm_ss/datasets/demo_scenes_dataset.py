@@ -4,11 +4,11 @@ from mmseg.datasets import BaseSegDataset
 from mmseg.registry import DATASETS
 
 from .demo_scenes import CLASSES
-from .paired import PairedFilesMixin
+from .raw_files import RawFilesMixin
 
 
 @DATASETS.register_module()
-class DemoScenesDataset(PairedFilesMixin, BaseSegDataset):
+class DemoScenesDataset(RawFilesMixin, BaseSegDataset):
     """The scenes of ``make_demo_scenes``, eight classes; the label 0 ("other") is ignored.
 
     Args:

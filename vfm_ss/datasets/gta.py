@@ -8,13 +8,13 @@ from mmseg.datasets import CityscapesDataset
 from mmseg.registry import DATASETS
 
 from .label_ids import CITYSCAPES_TRAIN_IDS
-from .paired import PairedFilesMixin
+from .raw_files import RawFilesMixin
 
 PARTS = [f"{part:02}" for part in range(1, 11)]
 
 
 @DATASETS.register_module()
-class GTADataset(PairedFilesMixin, CityscapesDataset):
+class GTADataset(RawFilesMixin, CityscapesDataset):
     """All 24,966 frames of GTA V in the 19 classes of Cityscapes.
 
     `data_root` holds 01_images.zip to 10_labels.zip, or the folders images and labels. Labels are

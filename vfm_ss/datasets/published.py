@@ -6,11 +6,11 @@ from mmseg.datasets import ADE20KDataset, BaseSegDataset, CityscapesDataset, Pas
 from mmseg.registry import DATASETS
 
 from .label_ids import CITYSCAPES_TRAIN_IDS
-from .paired import PairedFilesMixin
+from .raw_files import RawFilesMixin
 
 
 @DATASETS.register_module()
-class PairedADE20KDataset(PairedFilesMixin, ADE20KDataset):
+class RawADE20KDataset(RawFilesMixin, ADE20KDataset):
     """ADE20K; `data_root` is ADEChallengeData2016.zip or the folder in it."""
 
     DOWNLOAD = "ADEChallengeData2016.zip (data.csail.mit.edu/places/ADEchallenge)"
@@ -18,7 +18,7 @@ class PairedADE20KDataset(PairedFilesMixin, ADE20KDataset):
 
 
 @DATASETS.register_module()
-class PairedVOC2012Dataset(PairedFilesMixin, BaseSegDataset):
+class RawVOC2012Dataset(RawFilesMixin, BaseSegDataset):
     """PASCAL VOC 2012; `data_root` is VOCtrainval_11-May-2012.tar or VOCdevkit/VOC2012.
 
     Not derived from mmseg's PascalVOCDataset, whose constructor wants `ann_file` on the local disk.
@@ -30,7 +30,7 @@ class PairedVOC2012Dataset(PairedFilesMixin, BaseSegDataset):
 
 
 @DATASETS.register_module()
-class PairedCityscapesDataset(PairedFilesMixin, CityscapesDataset):
+class RawCityscapesDataset(RawFilesMixin, CityscapesDataset):
     """Cityscapes; `data_root` holds the two zips or the folders leftImg8bit and gtFine.
 
     Labels are the published `labelIds`, or with seg_map_suffix='_gtFine_labelTrainIds.png' the

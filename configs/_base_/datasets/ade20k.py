@@ -17,7 +17,7 @@ test_pipeline = [
     dict(type="PackSegInputs"),
 ]
 
-dataset = dict(type="PairedADE20KDataset", data_root="data/ADEChallengeData2016.zip")
+dataset = dict(type="RawADE20KDataset", data_root="data/ADEChallengeData2016.zip")
 train_dataloader = dict(
     batch_size=16,
     num_workers=4,

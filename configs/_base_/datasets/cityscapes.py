@@ -17,7 +17,7 @@ test_pipeline = [
     dict(type="PackSegInputs"),
 ]
 
-dataset = dict(type="PairedCityscapesDataset", data_root="data/cityscapes")
+dataset = dict(type="RawCityscapesDataset", data_root="data/cityscapes")
 train_dataloader = dict(
     batch_size=16,
     num_workers=4,

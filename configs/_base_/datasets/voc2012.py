@@ -18,7 +18,7 @@ test_pipeline = [
 ]
 
 dataset = dict(
-    type="PairedVOC2012Dataset",
+    type="RawVOC2012Dataset",
     data_root="data/VOCtrainval_11-May-2012.tar",
     data_prefix=dict(img_path="JPEGImages", seg_map_path="SegmentationClass"),
 )

@@ -11,7 +11,7 @@ from mmengine.logging import print_log
 from .check import probe_labels, published_count
 
 
-class PairedFilesMixin:
+class RawFilesMixin:
     """What the datasets add to mmseg's: archives, checked pairs, raw labels.
 
     Comes before a mmseg dataset in the bases. `data_root` is a folder, an archive or a URL.
