@@ -26,13 +26,15 @@ def version() -> str:
 
 
 def mim_files() -> list[str]:
-    """List what ``vfm_ss/.mim`` holds: setuptools' own patterns pass over links and dot files."""
+    """List what ``vfm_ss/.mim`` ships: setuptools' own patterns pass over links and dot files.
+
+    Of the tools those that work from an installed package: not the demo, the tests, the benchmarks
+    and the fuzzers, which need the repository.
+    """
     package = ROOT / "vfm_ss"
-    files = [package / ".mim" / "model-index.yml"]
-    for folder in ("configs", "tools"):
-        for path in (package / ".mim" / folder).glob("**/*"):
-            if path.is_file() and "__pycache__" not in path.parts:
-                files.append(path)
+    patterns = ["model-index.yml", "configs/**/*.py"]
+    patterns += [f"tools/{name}" for name in ("*.py", "dist_*.sh", "slurm*.sh", "launch.sh")]
+    files = [path for pattern in patterns for path in (package / ".mim").glob(pattern)]
     return [str(path.relative_to(package)) for path in files]
 
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The benchmark in miniature, from nothing to a ranking: tools/demo.sh [tools/demo.py arguments]
+# The benchmark in miniature, from nothing to a ranking: tools/demo.sh [--jobs N]
 set -euo pipefail
-bash "$(dirname "$0")/install.sh"
-here=$(cd "$(dirname "$0")" && pwd)
-exec "$here/../.venv/bin/python" "$here/demo.py" "$@"
+root=$(cd "$(dirname "$0")/.." && pwd)
+bash "$root/tools/install.sh"
+exec "$root/.venv/bin/python" "$root/projects/demo/demo.py" "$@"

@@ -22,11 +22,14 @@ from pathlib import Path
 
 import torch
 
-from vfm_ss.datasets.demo_scenes import make_demo_scenes
 from vfm_ss.engine import launch
 
-ROOT = Path(__file__).resolve().parents[2]
-CONFIG = ROOT / "configs" / "demo" / "tiny-vit_t8_linear_demoscenes.py"
+DEMO = Path(__file__).resolve().parents[2] / "projects" / "demo"
+sys.path.append(str(DEMO))
+
+from demo_scenes import make_demo_scenes  # noqa: E402  in the folder just added
+
+CONFIG = DEMO / "configs" / "tiny-vit_t8_linear_demoscenes.py"
 TARGETS = ("half written", "before the rename", "after the rename", "damaged")
 
 

@@ -1,7 +1,8 @@
 #!/usr/bin/env python
 """Train for an hour, with validation and checkpoints, and see whether memory and step time stay.
 
-    python tools/benchmarks/long_run.py configs/demo/tiny-vit_t8_linear_demoscenes.py --minutes 60
+    export PYTHONPATH=projects/demo CONFIG=projects/demo/configs/tiny-vit_t8_linear_demoscenes.py
+    python tools/benchmarks/long_run.py $CONFIG --minutes 60
 
 Prints a row for each tenth of the time. Memory is the resident set of the process and of its
 dataloader workers. CPU time is that of the training process alone: it does not grow because other

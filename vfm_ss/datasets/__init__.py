@@ -1,6 +1,5 @@
 """Datasets, their storage and transforms, registered with mmseg and mmengine."""
 
-from .demo_scenes_dataset import DemoScenesDataset
 from .gta import GTADataset
 from .published import RawADE20KDataset, RawCityscapesDataset, RawVOC2012Dataset
 from .storage import ArchiveBackend
@@ -8,7 +7,6 @@ from .transforms import LoadImage, LoadLabel, LoadRandomCrop, ResizeToCover
 
 __all__ = [
     "ArchiveBackend",
-    "DemoScenesDataset",
     "GTADataset",
     "LoadImage",
     "LoadLabel",

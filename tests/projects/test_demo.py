@@ -1,15 +1,26 @@
+"""The demo: its scenes, its dataset and its configs."""
+
 import hashlib
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
-from mmseg.registry import DATASETS
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
+from mmseg.registry import DATASETS, MODELS
 from PIL import Image
 
-from vfm_ss.datasets import demo_scenes
-from vfm_ss.datasets.demo_scenes import CLASSES, constant_miou, make_demo_scenes
-from vfm_ss.datasets.scene_painter import LABELS, paint_scene
+PROJECT = Path(__file__).parents[2] / "projects" / "demo"
+sys.path.append(str(PROJECT))
+
+import demo_scenes
+from demo_scenes import CLASSES, constant_miou, make_demo_scenes
+from scene_painter import LABELS, paint_scene
+
+from vfm_ss.protocol.settings import parse_config_name
 
 
 def digests(root):
@@ -32,11 +43,12 @@ def scenes(tmp_path_factory):
 
 def test_the_same_seed_gives_the_same_bytes_in_another_process(scenes, tmp_path):
     code = (
-        "import sys; from vfm_ss.datasets.demo_scenes import make_demo_scenes;"
+        "import sys; from demo_scenes import make_demo_scenes;"
         "make_demo_scenes(sys.argv[1], num_train=12, num_val=5, seed=3)"
     )
     other = tmp_path / "other"
-    subprocess.run([sys.executable, "-c", code, str(other)], check=True, capture_output=True)
+    command = [sys.executable, "-c", code, str(other)]
+    subprocess.run(command, check=True, capture_output=True, cwd=PROJECT)
     assert digests(other) == digests(scenes)
 
 
@@ -154,6 +166,8 @@ def test_constant_miou_of_classes_that_do_not_occur(tmp_path):
 
 
 def test_mmseg_reads_the_dataset(scenes):
+    import demo_scenes_dataset  # noqa: F401  registers it
+
     dataset = DATASETS.build(
         {
             "type": "DemoScenesDataset",
@@ -180,3 +194,25 @@ def test_mmseg_reads_the_dataset(scenes):
     picture = np.asarray(Image.open(str(path).replace("annotations", "images")[:-3] + "jpg"))
     difference = sample["inputs"].numpy()[::-1].transpose(1, 2, 0).astype(int) - picture
     assert np.abs(difference).mean() < 1  # BGR; decoders of JPEG may round differently
+
+
+@pytest.mark.parametrize("path", sorted(PROJECT.glob("configs/*.py")), ids=lambda path: path.stem)
+def test_a_config_is_what_its_name_says(path, scenes):
+    name = parse_config_name(path.stem, own=True)
+    cfg = Config.fromfile(path)
+    init_default_scope(cfg.default_scope)
+    model = MODELS.build(cfg.model)
+    assert (name.size, name.patch) == (cfg.default_hooks.record.size, model.backbone.patch_size)
+    assert name.vfm == cfg.default_hooks.record.vfm
+    assert model.backbone.frozen == (name.decoder == "probe")
+    for loader in (cfg.train_dataloader, cfg.val_dataloader):
+        dataset = DATASETS.build({**loader.dataset, "data_root": str(scenes)})
+        assert len(dataset.metainfo["classes"]) == model.decode_head.num_classes
+    assert dataset[0]["inputs"].shape == (3, 96, 128)
+
+
+def test_the_core_knows_nothing_of_projects():
+    modules = [path.stem for path in PROJECT.glob("*.py")] + ["camvid", "projects"]
+    for path in (PROJECT.parents[1] / "vfm_ss").rglob("*.py"):
+        imported = re.findall(r"^\s*(?:from|import) +([\w.]+)", path.read_text(), re.MULTILINE)
+        assert not {part for name in imported for part in name.split(".")} & set(modules), path

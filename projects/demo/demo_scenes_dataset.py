@@ -1,10 +1,12 @@
+"""The demo's scenes as an mmseg dataset; its configs import this module."""
+
 from typing import ClassVar
 
+from demo_scenes import CLASSES
 from mmseg.datasets import BaseSegDataset
 from mmseg.registry import DATASETS
 
-from .demo_scenes import CLASSES
-from .raw_files import RawFilesMixin
+from vfm_ss.datasets.raw_files import RawFilesMixin
 
 
 @DATASETS.register_module()

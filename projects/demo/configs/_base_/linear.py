@@ -1,11 +1,13 @@
 """The demo: the default setting in miniature, with tiny backbones and random weights."""
 
 _base_ = [
-    "../../_base_/models/linear.py",
-    "../../_base_/datasets/demoscenes.py",
-    "../../_base_/schedules/schedule_40k.py",
-    "../../_base_/default_runtime.py",
+    "../../../../configs/_base_/models/linear.py",
+    "./demoscenes.py",
+    "../../../../configs/_base_/schedules/schedule_40k.py",
+    "../../../../configs/_base_/default_runtime.py",
 ]
+
+custom_imports = dict(imports=["vfm_ss", "demo_scenes_dataset"], allow_failed_imports=False)
 
 model = dict(
     backbone=dict(_delete_=True, patch_size=8, img_size={{_base_.crop_size}}, pretrained=False),

@@ -7,8 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 from rich.progress import track
-
-from .scene_painter import LABELS, OTHER, paint_scene
+from scene_painter import LABELS, OTHER, paint_scene
 
 CLASSES = tuple(LABELS)
 

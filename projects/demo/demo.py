@@ -9,14 +9,15 @@ import statistics
 import sys
 from pathlib import Path
 
+from demo_scenes import constant_miou, make_demo_scenes
 from rich.console import Console
 from rich.table import Table
 
 from vfm_ss.cli import rank, sweep
-from vfm_ss.datasets.demo_scenes import constant_miou, make_demo_scenes
 from vfm_ss.protocol.records import RECORD_NAME, read_record
 
-ROOT = Path(__file__).resolve().parent.parent
+PROJECT = Path(__file__).resolve().parent
+ROOT = PROJECT.parents[1]
 DATA = Path("data", "demo_scenes")
 WORK_DIR = Path("work_dirs", "demo")
 MODELS = ("tiny-vit", "tiny-dinov2", "tiny-eva02", "tiny-sam")
@@ -34,9 +35,11 @@ def main() -> int:
     jobs = parse_args().jobs
     os.chdir(ROOT)
     make_demo_scenes(DATA)
-    configs = [
-        f"configs/demo/{config(model, setting)}.py" for model in MODELS for setting in SETTINGS
-    ]
+    # The runs' own processes import the dataset.
+    paths = [str(PROJECT), *filter(None, [os.environ.get("PYTHONPATH")])]
+    os.environ["PYTHONPATH"] = os.pathsep.join(paths)
+    names = [config(model, setting) for model in MODELS for setting in SETTINGS]
+    configs = [f"projects/demo/configs/{name}.py" for name in names]
     arguments = ["--configs", *configs, "--seeds", *map(str, SEEDS), "--work-dir", str(WORK_DIR)]
     status = sweep.main(["run", *arguments, "--gpus-per-run", "0", "--jobs", str(jobs)])
     if status:
