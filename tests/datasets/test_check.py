@@ -1,6 +1,9 @@
 import io
+import os
+import signal
 import subprocess
 import sys
+import time
 import zipfile
 from pathlib import Path
 
@@ -41,7 +44,7 @@ def write(path, files):
 
 
 def run(path, capsys, **kwargs):
-    options = [f"{split}_dataloader.dataset.data_root={path}" for split in ("train", "val", "test")]
+    options = {f"{s}_dataloader.dataset.data_root": str(path) for s in ("train", "val", "test")}
     status = check_config(str(CONFIG), options, **kwargs)
     captured = capsys.readouterr()
     return status, captured.out + captured.err
@@ -117,6 +120,46 @@ def test_command_line(tmp_path):
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 1
     assert "INCOMPLETE: 12 of 20210" in done.stdout
+
+
+INTERRUPTED = """
+import argparse, pathlib, sys, time
+from vfm_ss.cli.call import call
+from vfm_ss.datasets.check import check_dataset
+
+class Slow:
+    ann_file, data_prefix, backend_args = "", {"img_path": ""}, None
+    def __len__(self):
+        return 1000
+    def get_data_info(self, index):
+        pathlib.Path("started").touch()
+        time.sleep(0.5)
+        return {"img_path": "nowhere.jpg"}
+
+run = lambda args: check_dataset(Slow(), range(1000), workers=2)
+sys.exit(call(run, argparse.ArgumentParser("check_data.py"), []))
+"""
+
+
+@pytest.mark.slow
+def test_ctrl_c_ends_a_check_with_workers_at_once(tmp_path):
+    process = subprocess.Popen(
+        [sys.executable, "-c", INTERRUPTED],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        start_new_session=True,
+    )
+    while not (tmp_path / "started").exists():
+        assert process.poll() is None, process.communicate()[0]
+        time.sleep(0.1)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+    out = process.communicate(timeout=60)[0]
+    assert process.returncode == 130, out
+    assert out.endswith("check_data.py: interrupted\n")
+    assert "Traceback" not in out
 
 
 @pytest.mark.parametrize("name", ["ade20k", "voc2012", "cityscapes", "gta2cityscapes"])

@@ -1,14 +1,16 @@
 """Checks of a data set: a cheap one before every training, and all files on request."""
 
 import posixpath
+import signal
 import sys
 from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 
 import mmengine.fileio as fileio
 import numpy as np
-from mmengine.config import Config, DictAction
+from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from mmseg.registry import DATASETS
 from rich.progress import track
@@ -115,23 +117,26 @@ def check_dataset(dataset, indices: Iterable[int], workers: int = 0, title: str 
     """
     report = Report(len(dataset), published_count(dataset))
     indices = list(indices)
-    if workers:
-        pool = ProcessPoolExecutor(workers, initializer=_share, initargs=(dataset,))
-        results = pool.map(_check_shared, indices, chunksize=8)
-    else:
-        results = (check_sample(dataset, index) for index in indices)
-    for result in track(results, title, total=len(indices)):
-        report.read += 1
-        if result is not None:
-            kind, text = result
-            lines = report.problems if kind == "problem" else report.notes.setdefault(kind, [])
-            lines.append(text)
+    with ExitStack() as stack:
+        if workers:
+            pool = ProcessPoolExecutor(workers, initializer=_share, initargs=(dataset,))
+            stack.callback(pool.shutdown, cancel_futures=True)  # Ctrl-C does not wait for the rest
+            results = pool.map(_check_shared, indices, chunksize=8)
+        else:
+            results = (check_sample(dataset, index) for index in indices)
+        for result in track(results, title, total=len(indices)):
+            report.read += 1
+            if result is not None:
+                kind, text = result
+                lines = report.problems if kind == "problem" else report.notes.setdefault(kind, [])
+                lines.append(text)
     return report
 
 
 def _share(dataset) -> None:
     global _shared
     _shared = dataset
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C is the parent's to handle
 
 
 def _check_shared(index: int) -> tuple[str, str] | None:
@@ -156,12 +161,14 @@ def describe(title: str, dataset, report: Report) -> str:
     return "\n".join(lines)
 
 
-def check_config(path: str, options: list[str] = (), quick: bool = False, workers: int = 0) -> int:
+def check_config(
+    path: str, options: dict | None = None, quick: bool = False, workers: int = 0
+) -> int:
     """Check all data of a config and print what is found.
 
     Args:
         path: Config file.
-        options: Changes to the config, 'key=value'.
+        options: Overrides of the config, with dots in the keys.
         quick: Read a few files of each data set only.
         workers: Number of processes that read.
 
@@ -169,7 +176,7 @@ def check_config(path: str, options: list[str] = (), quick: bool = False, worker
         0 where everything is complete and usable, else 1.
     """
     cfg = Config.fromfile(path)
-    cfg.merge_from_dict(dict(_parse_option(option) for option in options))
+    cfg.merge_from_dict(options or {})
     init_default_scope(cfg.get("default_scope", "mmseg"))
     good, seen = True, []
     for split in ("train", "val", "test"):
@@ -195,10 +202,3 @@ def _build(cfg: dict):
     """Build a dataset; ours without its own look at the labels, which stops at the first."""
     ours = hasattr(DATASETS.get(cfg["type"]), "PUBLISHED")
     return DATASETS.build({**cfg, "probe": False} if ours else cfg)
-
-
-def _parse_option(option: str) -> tuple[str, object]:
-    key, separator, value = option.partition("=")
-    if not separator:
-        raise ValueError(f"{option!r} is not KEY=VALUE")
-    return key, DictAction._parse_iterable(value)
