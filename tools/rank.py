@@ -7,4 +7,4 @@ if __name__ == "__main__":
     os.environ["VFM_SS_REGISTER"] = "0"  # ranking needs neither torch nor mmseg
     from vfm_ss.cli.rank import main
 
-    raise SystemExit(main())
+    raise SystemExit(main(prog="rank.py"))

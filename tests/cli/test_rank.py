@@ -77,7 +77,7 @@ def test_status_2_and_one_line_where_nothing_can_be_ranked(
     out, err = capsys.readouterr()
     assert out == ""
     last = err.splitlines()[-1]
-    assert last.startswith("rank.py: error: ")
+    assert last.startswith("vfm-ss rank: error: ")
     assert message in last
 
 

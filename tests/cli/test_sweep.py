@@ -41,7 +41,7 @@ def error(capsys, *args):
     assert main(list(args)) == 2
     out, err = capsys.readouterr()
     assert out == ""
-    assert err.startswith("sweep.py: error: ")
+    assert err.startswith("vfm-ss sweep: error: ")
     assert err.count("\n") == 1
     return err
 

@@ -99,7 +99,7 @@ def test_the_matrix_is_scipys_tau_between_all_settings(tmp_path, write_grid):
     for s, t in itertools.product(a.settings, a.settings):
         expected = kendalltau(a.means[s], a.means[t]).statistic
         assert a.taus.loc[s, t] == pytest.approx(expected, abs=1e-12)
-    assert a.dearest == "gta2cityscapes"
+    assert a.costliest == "gta2cityscapes"
 
 
 def test_one_setting_alone_is_ranked():

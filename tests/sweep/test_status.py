@@ -175,6 +175,11 @@ def test_the_last_error_of_a_log(tmp_path):
         b"train.py FAILED\n-----\n"
     )
     assert last_error(log) == "[rank1]: RuntimeError: CUDA out of memory"
+    log.write_bytes(
+        b"ValueError: of an earlier attempt\ntrain.py: error: a.png: damaged\n"
+        b"torch.distributed.elastic.multiprocessing.errors.ChildFailedError: \n====\n"
+    )
+    assert last_error(log) == "train.py: error: a.png: damaged"
     log.write_bytes(b"MyError: " + b"x" * 10**6)
     assert len(last_error(log)) == 500
     log.write_bytes(b"")
@@ -215,7 +220,7 @@ def test_a_grid_shows_what_is_missing(folder, make_record, capsys):
     assert "6 runs: 1 done, 5 missing" in out
     assert main(["status", "elsewhere", "--vfms", "mae", "--settings", "default"]) == 3
     assert main(["status", "elsewhere"]) == 2
-    assert capsys.readouterr().err == "sweep.py: error: elsewhere: no such folder\n"
+    assert capsys.readouterr().err == "vfm-ss sweep: error: elsewhere: no such folder\n"
 
 
 def test_no_runs_at_all(folder, capsys):

@@ -123,4 +123,7 @@ def test_the_micro_batch_and_the_number_of_processes_change_nothing(config, proj
 )  # fmt: skip
 def test_bad_input_ends_with_one_clear_line(args, message, tool):
     log = tool("train.py", *args, fails=True)
-    assert message in log.strip().splitlines()[-1]
+    last = log.strip().splitlines()[-1]
+    assert last.startswith("train.py: error: ")
+    assert message in last
+    assert "Traceback" not in log

@@ -100,13 +100,7 @@ def start(cfg_options: dict, work_dir: Path, processes: int = 1, target: str | N
 
 def train(cfg_options: dict, work_dir: Path, launcher: str) -> None:
     """Do what tools/train.py --resume does."""
-    launch.train(
-        argparse.Namespace(
-            config=str(CONFIG), work_dir=str(work_dir), cfg_options=cfg_options,
-            launcher=launcher, local_rank=int(os.environ.get("LOCAL_RANK", 0)), resume="auto",
-            amp=False, seed=None, micro_batch=None,
-        )
-    )  # fmt: skip
+    launch.train(str(CONFIG), cfg_options, work_dir=str(work_dir), launcher=launcher, resume="auto")
 
 
 def aim(target: str, step: int) -> None:

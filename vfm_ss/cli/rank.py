@@ -1,56 +1,49 @@
-"""The command line of tools/rank.py."""
+"""Rank VFMs from finished runs."""
 
 import argparse
 import sys
 from collections.abc import Sequence
 
+from vfm_ss.cli.call import EXIT_STATUSES, call
+from vfm_ss.errors import UsageError
+from vfm_ss.report.table import printable
+
 FORMATS = ("text", "md", "csv", "json", "latex")
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None, prog: str = "vfm-ss rank") -> int:
     """Rank runs and print the result.
 
     Args:
         argv: Arguments; those of the process by default.
+        prog: Name of the command in its messages.
 
     Returns:
         Exit status: 0, or 2 where nothing is left to rank.
     """
-    args = parser().parse_args(argv)
+    return call(run, parser(prog), argv)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Read, rank, print and write.
+
+    Raises:
+        UsageError: If nothing is left to rank, or the report cannot be written.
+    """
     if not (args.work_dirs or args.results):
-        parser().error("nothing to read: give a WORK_DIR or --results TABLE.csv")
+        args.error("nothing to read: give a WORK_DIR or --results TABLE.csv")
     # Imported late: --help and a wrong option need no pandas.
-    from vfm_ss.protocol.runs import collect, drop_duplicates
-    from vfm_ss.protocol.score_tables import read_outside, read_results
-    from vfm_ss.ranking.analysis import analyse
     from vfm_ss.report.formats import render
-    from vfm_ss.report.table import printable
 
     try:
-        runs, skipped = collect(args.work_dirs, args.metric)
-        for path in args.results:
-            more, bad = read_results(path)
-            runs, skipped = runs + more, skipped + bad
-        runs, doubled = drop_duplicates(runs)
-        skipped += doubled
-        outside = {}
-        for path in args.outside:
-            values, bad = read_outside(path)
-            outside |= values
-            skipped += bad
-        for item in skipped:
-            print(f"not used: {printable(item.path)}: {printable(item.reason)}", file=sys.stderr)
-        analysis = analyse(runs, args.baseline, args.metric, outside, skipped, args.note)
-        target = args.target or analysis.dearest
+        analysis = _analyse(args)
+        target = args.target or analysis.costliest
         if target not in analysis.settings:
             raise ValueError(
                 f"no finished run under the target {target!r}, only {', '.join(analysis.settings)}"
             )
     except ValueError as error:
-        print(f"rank.py: error: {printable(str(error))}", file=sys.stderr)
-        return 2
-    for stream in (sys.stdout, sys.stderr):  # a terminal may lack a letter
-        stream.reconfigure(errors="replace")
+        raise UsageError(str(error)) from error
     print(render(analysis, args.format, target), end="")
     if args.out:
         from vfm_ss.report.write import write_report
@@ -58,21 +51,41 @@ def main(argv: Sequence[str] | None = None) -> int:
         try:
             page = write_report(analysis, args.out, target)
         except OSError as error:
-            print(f"rank.py: error: cannot write the report: {error}", file=sys.stderr)
-            return 2
+            raise UsageError(f"cannot write the report: {error}") from error
         print(f"report: {printable(str(page))}", file=sys.stderr)
-    return 0
 
 
-def parser() -> argparse.ArgumentParser:
+def _analyse(args: argparse.Namespace):
+    from vfm_ss.protocol.runs import collect, drop_duplicates
+    from vfm_ss.protocol.score_tables import read_outside, read_results
+    from vfm_ss.ranking.analysis import analyse
+
+    runs, skipped = collect(args.work_dirs, args.metric)
+    for path in args.results:
+        more, bad = read_results(path)
+        runs, skipped = runs + more, skipped + bad
+    runs, doubled = drop_duplicates(runs)
+    skipped += doubled
+    outside = {}
+    for path in args.outside:
+        values, bad = read_outside(path)
+        outside |= values
+        skipped += bad
+    for item in skipped:
+        print(f"not used: {printable(item.path)}: {printable(item.reason)}", file=sys.stderr)
+    return analyse(runs, args.baseline, args.metric, outside, skipped, args.note)
+
+
+def parser(prog: str) -> argparse.ArgumentParser:
     """Return the parser of the command line."""
     p = argparse.ArgumentParser(
-        prog="rank.py",
+        prog=prog,
         description="Rank vision foundation models from finished runs: mean IoU, Kendall's tau "
         "against a baseline setting, training cost. Reads record.json files and logs of plain "
-        "mmengine; executes nothing it finds. Exits with 2 where nothing is left to rank.",
-        epilog="How to read the numbers: docs/ranking.md.",
+        "mmengine; executes nothing it finds.",
+        epilog=f"How to read the numbers: docs/ranking.md. {EXIT_STATUSES}",
     )
+    p.set_defaults(error=p.error)
     p.add_argument("work_dirs", nargs="*", metavar="WORK_DIR", help="searched for finished runs")
     p.add_argument(
         "--baseline",

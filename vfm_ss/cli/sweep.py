@@ -17,22 +17,23 @@ EXIT_STATUSES = (
 )
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None, prog: str = "vfm-ss sweep") -> int:
     """Train a sweep or show its status.
 
     Args:
         argv: Arguments; those of the process by default.
+        prog: Name of the command in its messages.
 
     Returns:
         Exit status, see ``EXIT_STATUSES``.
     """
-    args = parser().parse_args(argv)
+    args = parser(prog).parse_args(argv)
     for stream in (sys.stdout, sys.stderr):  # a terminal may lack a letter
         stream.reconfigure(errors="replace")
     try:
         return args.command(args)
     except (OSError, ValueError) as error:
-        print(f"sweep.py: error: {printable(str(error))}", file=sys.stderr)
+        print(f"{prog}: error: {printable(str(error))}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 130
@@ -117,9 +118,7 @@ def _engine(args: argparse.Namespace):
     try:
         import submitit  # noqa: F401
     except ImportError:
-        raise ValueError(
-            "tools/sweep.py run needs submitit; install it with: pip install submitit"
-        ) from None
+        raise ValueError("a sweep needs submitit; install it with: pip install submitit") from None
     folder = Path(args.work_dir) / engines.FOLDER_NAME
     if args.executor == "local":
         for name in ("partition", "time", "cpus", "mem", "slurm", "no_wait"):
@@ -185,10 +184,10 @@ def _minutes(text: str) -> int:
     return total
 
 
-def parser() -> argparse.ArgumentParser:
+def parser(prog: str) -> argparse.ArgumentParser:
     """Return the parser of the command line."""
     p = argparse.ArgumentParser(
-        prog="sweep.py",
+        prog=prog,
         description="Train many runs, and see how far they are.",
         epilog=f"{EXIT_STATUSES} More: docs/sweep.md.",
     )

@@ -1,101 +1,120 @@
-"""From command-line arguments to a running mmengine runner: what tools/train.py and test.py do."""
+"""From a config file to a running mmengine runner: what ``vfm-ss train`` and ``test`` do."""
 
-import argparse
 import os
 from pathlib import Path
 
 import torch
-from mmengine.config import Config, ConfigDict, DictAction
+from mmengine.config import Config, ConfigDict
 from mmengine.device import get_device
 from mmengine.runner import Runner
+
+from vfm_ss.errors import UsageError
 
 from .batching import EFFECTIVE_BATCH, per_rank_batch
 from .memory import keep_freed_memory
 
 
-def add_common_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments that mmseg's train and test tools share."""
-    parser.add_argument("config", help="config file")
-    parser.add_argument(
-        "--work-dir", help="folder of logs, checkpoints and record; default work_dirs/<config name>"
-    )
-    parser.add_argument(
-        "--cfg-options",
-        nargs="+",
-        action=DictAction,
-        metavar="KEY=VALUE",
-        help="override parts of the config, for example train_cfg.max_iters=1000; "
-        "lists as key=a,b or key='[a,b]', no white space",
-    )
-    parser.add_argument(
-        "--launcher",
-        choices=["none", "pytorch", "slurm", "mpi"],
-        default="none",
-        help="job launcher; dist_train.sh and dist_test.sh pass pytorch",
-    )
-    parser.add_argument("--local_rank", "--local-rank", type=int, default=0, help=argparse.SUPPRESS)
-
-
-def train(args: argparse.Namespace) -> None:
+def train(
+    config: str,
+    cfg_options: dict | None = None,
+    *,
+    work_dir: str | None = None,
+    launcher: str = "none",
+    local_rank: int = 0,
+    resume: str | None = None,
+    amp: bool = False,
+    seed: int | None = None,
+    micro_batch: int | str | None = None,
+) -> None:
     """Train and validate one config.
 
     Args:
-        args: Arguments of tools/train.py.
+        config: Config file.
+        cfg_options: Overrides of it, with dots in the keys.
+        work_dir: Folder of logs, checkpoints and record; ``work_dirs/<config name>`` by default.
+        launcher: ``'none'``, or the job launcher that started this process.
+        local_rank: Number of this process on its machine, unless ``LOCAL_RANK`` is set.
+        resume: ``'auto'`` for the newest sound checkpoint in the work dir, or a checkpoint.
+        amp: Force mixed precision, also on a CPU.
+        seed: Random seed; the config's by default.
+        micro_batch: Images per forward pass, or ``'auto'``; the config's by default.
 
     Raises:
         ValueError: If the arguments do not fit each other or the config.
     """
-    cfg = _load_config(args)
-    if args.amp:
+    cfg = _load_config(config, cfg_options, work_dir, launcher, local_rank)
+    if amp:
         cfg.optim_wrapper.precision = "bf16" if get_device() == "cpu" else "fp16"
-    if args.seed is not None:
-        cfg.randomness = {**cfg.get("randomness", {}), "seed": args.seed}
-    if args.micro_batch is not None:
-        cfg.train_cfg.micro_batch = args.micro_batch
-    if args.resume == "auto":
+    if seed is not None:
+        cfg.randomness = {**cfg.get("randomness", {}), "seed": seed}
+    if micro_batch is not None:
+        cfg.train_cfg.micro_batch = micro_batch
+    if resume == "auto":
         cfg.resume = "auto"
-    elif args.resume:
-        cfg.resume, cfg.load_from = True, args.resume
+    elif resume:
+        cfg.resume, cfg.load_from = True, resume
     _share_effective_batch(cfg)
     _run(cfg, "train")
 
 
-def test(args: argparse.Namespace) -> None:
+def test(
+    config: str,
+    checkpoint: str,
+    cfg_options: dict | None = None,
+    *,
+    work_dir: str | None = None,
+    launcher: str = "none",
+    local_rank: int = 0,
+    out: str | None = None,
+    show: bool = False,
+    show_dir: str | None = None,
+    wait_time: float = 2,
+    tta: bool = False,
+) -> None:
     """Evaluate a checkpoint.
 
     Args:
-        args: Arguments of tools/test.py.
+        config: Config file.
+        checkpoint: The checkpoint.
+        cfg_options: As for `train`.
+        work_dir: As for `train`.
+        launcher: As for `train`.
+        local_rank: As for `train`.
+        out: Folder for predicted label maps.
+        show: Show predictions in a window.
+        show_dir: Folder for images with label and prediction painted over them.
+        wait_time: Seconds between two shown predictions.
+        tta: Average over augmented images.
 
     Raises:
-        ValueError: If the arguments do not fit the config.
+        UsageError: If the config lacks what an argument needs.
     """
-    cfg = _load_config(args)
-    cfg.load_from = args.checkpoint
-    if args.show or args.show_dir:
-        _show(cfg, args)
-    if args.out is not None:
+    cfg = _load_config(config, cfg_options, work_dir, launcher, local_rank)
+    cfg.load_from = checkpoint
+    if show or show_dir:
+        _show(cfg, show, show_dir, wait_time)
+    if out is not None:
         for evaluator in _as_list(cfg.test_evaluator):
-            evaluator.output_dir = args.out
-    if args.tta:
+            evaluator.output_dir = out
+    if tta:
         if "tta_pipeline" not in cfg or "tta_model" not in cfg:
-            raise ValueError(f"--tta needs tta_model and tta_pipeline, which {args.config} lacks")
+            raise UsageError(f"--tta needs tta_model and tta_pipeline, which {config} lacks")
         cfg.test_dataloader.dataset.pipeline = cfg.tta_pipeline
         cfg.model = ConfigDict(**cfg.tta_model, module=cfg.model)
     _run(cfg, "test")
 
 
-def _load_config(args: argparse.Namespace) -> Config:
-    os.environ.setdefault("LOCAL_RANK", str(args.local_rank))
-    if not Path(args.config).is_file():
-        raise ValueError(f"config {args.config} does not exist; configs/vfm holds the benchmark's")
-    cfg = Config.fromfile(args.config)
-    cfg.launcher = args.launcher
-    if args.cfg_options is not None:
-        cfg.merge_from_dict(args.cfg_options)
-    if args.work_dir is not None:
-        cfg.work_dir = args.work_dir
+def _load_config(
+    config: str, cfg_options: dict | None, work_dir: str | None, launcher: str, local_rank: int
+) -> Config:
+    os.environ.setdefault("LOCAL_RANK", str(local_rank))
+    cfg = Config.fromfile(config)
+    cfg.launcher = launcher
+    cfg.merge_from_dict(cfg_options or {})
+    if work_dir is not None:
+        cfg.work_dir = work_dir
     elif cfg.get("work_dir") is None:
-        cfg.work_dir = str(Path("work_dirs") / Path(args.config).stem)
+        cfg.work_dir = str(Path("work_dirs") / Path(config).stem)
     return cfg
 
 
@@ -109,20 +128,20 @@ def _share_effective_batch(cfg: Config) -> None:
     cfg.train_dataloader.batch_size = per_rank_batch(effective_batch, processes)
 
 
-def _show(cfg: Config, args: argparse.Namespace) -> None:
+def _show(cfg: Config, window: bool, folder: str | None, wait_time: float) -> None:
     hook = cfg.default_hooks.get("visualization")
     if hook is None:
-        raise ValueError(
+        raise UsageError(
             "--show and --show-dir need default_hooks.visualization, which the config lacks; add "
             "dict(type='SegVisualizationHook')"
         )
     hook.draw = True
     hook.interval = 1
-    if args.show:
+    if window:
         hook.show = True
-        hook.wait_time = args.wait_time
-    if args.show_dir:
-        cfg.visualizer.save_dir = args.show_dir
+        hook.wait_time = wait_time
+    if folder:
+        cfg.visualizer.save_dir = folder
 
 
 def _as_list(value) -> list:

@@ -77,7 +77,7 @@ class Analysis:
         return list(self.means.columns)
 
     @property
-    def dearest(self) -> str:
+    def costliest(self) -> str:
         """The setting that trains longest; the last one where no time is known."""
         time = self.costs["time_ratio"].dropna()
         return max(time.index, key=time.get) if len(time) else self.settings[-1]

@@ -13,7 +13,9 @@ _MAX_LINE = 500
 _STEP = re.compile(rb"Iter\(train\) +\[ *(\d{1,12})/(\d{1,12})\]([^\n]*)")
 _ETA = re.compile(rb"\beta: (?:(\d{1,6}) days?, )?(\d{1,2}):(\d\d):(\d\d)")
 _ESCAPE = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
-_EXCEPTION = re.compile(r"(\[rank\d+\]: *)?[A-Za-z_][\w.]*(Error|Exception|Interrupt|Exit)(:|$)")
+_EXCEPTION = re.compile(
+    r"(\[rank\d+\]: *)?[A-Za-z_][\w.]*(Error|Exception|Interrupt|Exit)(:|$)|train\.py: error: "
+)
 
 
 class Progress(NamedTuple):

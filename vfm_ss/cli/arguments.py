@@ -1,0 +1,52 @@
+"""Arguments that several commands share."""
+
+import argparse
+from pathlib import Path
+
+
+def add_config(parser: argparse.ArgumentParser) -> None:
+    """Add the config and its overrides."""
+    parser.add_argument("config", type=_existing_config, help="config file")
+    parser.add_argument(
+        "--cfg-options",
+        nargs="+",
+        action=_KeyValues,
+        default={},
+        metavar="KEY=VALUE",
+        help="override parts of the config, for example train_cfg.max_iters=1000; "
+        "lists as key=a,b or key='[a,b]', no white space",
+    )
+
+
+def add_launch(parser: argparse.ArgumentParser) -> None:
+    """Add what mmseg's train and test tools share beside the config."""
+    parser.add_argument(
+        "--work-dir", help="folder of logs, checkpoints and record; default work_dirs/<config name>"
+    )
+    parser.add_argument(
+        "--launcher",
+        choices=["none", "pytorch", "slurm", "mpi"],
+        default="none",
+        help="job launcher; dist_train.sh and dist_test.sh pass pytorch",
+    )
+    parser.add_argument("--local_rank", "--local-rank", type=int, default=0, help=argparse.SUPPRESS)
+
+
+def _existing_config(text: str) -> str:
+    if not Path(text).is_file():
+        raise argparse.ArgumentTypeError(
+            f"config {text} does not exist; configs/vfm holds the benchmark's"
+        )
+    return text
+
+
+class _KeyValues(argparse.Action):
+    """mmengine's ``DictAction``, imported when it is needed: ``--help`` needs no torch."""
+
+    def __call__(self, parser, namespace, values, option_string=None):
+        from mmengine.config import DictAction
+
+        for item in values:
+            if "=" not in item:
+                parser.error(f"argument {option_string}: {item!r} is not KEY=VALUE")
+        DictAction(self.option_strings, self.dest)(parser, namespace, values, option_string)

@@ -1,0 +1,80 @@
+"""How every command runs: its exit status, and one line for an error that we foresaw.
+
+A foreseen error is one that a ``raise`` statement of this package raised, as CONTRIBUTING.md asks
+for a wrong input: its line says all, so the traceback is left to ``--verbose``. Everything else is
+a fault of ours or of a library, and its traceback is shown.
+"""
+
+import argparse
+import re
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from vfm_ss.errors import UsageError
+from vfm_ss.report.table import printable
+
+EXIT_STATUSES = (
+    "Exit status: 0 if done, 1 at bad data or a failed run, 2 at wrong arguments or with nothing "
+    "to do, 130 after Ctrl-C."
+)
+_PACKAGE = Path(__file__).resolve().parents[1]
+_KINDS = (ValueError, OSError, ImportError, RuntimeError)
+_FRAME = re.compile(r'^ *File "(.+)", line \d+, in .*\n *(.*)$', re.MULTILINE)
+
+
+def call(
+    run: Callable[[argparse.Namespace], int | None],
+    parser: argparse.ArgumentParser,
+    argv: Sequence[str] | None = None,
+) -> int:
+    """Parse arguments and run a command.
+
+    Args:
+        run: The command. It returns its exit status, None for 0.
+        parser: Parser of its arguments.
+        argv: Arguments; those of the process by default.
+
+    Returns:
+        Exit status, see ``EXIT_STATUSES``.
+    """
+    parser.add_argument(
+        "--verbose", action="store_true", help="at an error, print the traceback, too"
+    )
+    args = parser.parse_args(argv)
+    for stream in (sys.stdout, sys.stderr):  # a terminal may lack a letter
+        stream.reconfigure(errors="replace")
+    try:
+        return run(args) or 0
+    except KeyboardInterrupt:
+        print(f"{parser.prog}: interrupted", file=sys.stderr)
+        return 130
+    except _KINDS as error:
+        line = foreseen(error)
+        if line is None:
+            raise
+        if args.verbose:
+            traceback.print_exc()
+        print(f"{parser.prog}: error: {printable(line)}", file=sys.stderr)
+        return 2 if isinstance(error, (UsageError, ImportError)) else 1
+
+
+def foreseen(error: Exception) -> str | None:
+    """Return what an error says if this package raised it on purpose, else None.
+
+    Args:
+        error: An exception with its traceback.
+    """
+    text = str(error)
+    if re.match(r"Caught \w+ in DataLoader worker process", text):
+        # torch raises a worker's error again, with its whole traceback as the message.
+        frames = _FRAME.findall(text)
+        text = text.rstrip().splitlines()[-1].partition(": ")[2]
+    else:
+        frames = [(f.filename, f.line) for f in traceback.extract_tb(error.__traceback__)]
+    if not frames:
+        return None
+    file, code = frames[-1]
+    ours = Path(file).resolve().is_relative_to(_PACKAGE) and code.startswith("raise ")
+    return text if ours else None

@@ -1,0 +1,58 @@
+"""The command ``vfm-ss``. A command is a module of this folder with a ``main(argv, prog)``.
+
+Its module is imported when it is called, so that help, ranking and a sweep's status start at once.
+"""
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+from textwrap import fill
+
+from vfm_ss.cli.call import EXIT_STATUSES
+from vfm_ss.version import __version__
+
+COMMANDS = {
+    "train": "train and evaluate one VFM under one setting",
+    "test": "evaluate a checkpoint, paint its predictions",
+    "sweep": "train many runs, and see how far they are",
+    "rank": "rank VFMs from finished runs: tables, Kendall's tau, a page",
+    "check-data": "check the data of a config before training",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command.
+
+    Args:
+        argv: Name of the command and its arguments; those of the process by default.
+
+    Returns:
+        Exit status.
+    """
+    args = _parser().parse_args(argv)
+    try:
+        module = importlib.import_module(f"vfm_ss.cli.{args.command.replace('-', '_')}")
+        return module.main(args.arguments, prog=f"vfm-ss {args.command}")
+    except KeyboardInterrupt:  # before the command could look after it
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    width = max(map(len, COMMANDS))
+    p = argparse.ArgumentParser(
+        prog="vfm-ss",
+        usage="vfm-ss COMMAND [ARGUMENTS]",
+        description="Benchmark vision foundation models for semantic segmentation.\n\ncommands:\n"
+        + "\n".join(f"  {name:{width}}  {words}" for name, words in COMMANDS.items()),
+        epilog=f"vfm-ss COMMAND --help says more.\n{fill(EXIT_STATUSES, 80)}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    p.add_argument("--version", action="version", version=f"vfm-ss {__version__}")
+    p.add_argument("command", choices=COMMANDS, metavar="COMMAND", help=argparse.SUPPRESS)
+    p.add_argument("arguments", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
+    return p
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,60 @@
+"""Evaluate a checkpoint, and paint its predictions over the images."""
+
+import argparse
+from collections.abc import Sequence
+
+from vfm_ss.cli.arguments import add_config, add_launch
+from vfm_ss.cli.call import EXIT_STATUSES, call
+
+
+def main(argv: Sequence[str] | None = None, prog: str = "vfm-ss test") -> int:
+    """Evaluate one checkpoint.
+
+    Args:
+        argv: Arguments; those of the process by default.
+        prog: Name of the command in its messages.
+
+    Returns:
+        Exit status.
+    """
+    return call(run, parser(prog), argv)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Call the engine."""
+    from vfm_ss.engine import launch
+
+    launch.test(
+        args.config,
+        args.checkpoint,
+        args.cfg_options,
+        work_dir=args.work_dir,
+        launcher=args.launcher,
+        local_rank=args.local_rank,
+        out=args.out,
+        show=args.show,
+        show_dir=args.show_dir,
+        wait_time=args.wait_time,
+        tta=args.tta,
+    )
+
+
+def parser(prog: str) -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
+    p = argparse.ArgumentParser(prog=prog, description=__doc__, epilog=EXIT_STATUSES)
+    add_config(p)
+    add_launch(p)
+    p.add_argument("checkpoint", help="checkpoint, for example work_dirs/x/iter_40000.pth")
+    p.add_argument("--out", metavar="DIR", help="save predicted label maps in this folder")
+    p.add_argument("--show", action="store_true", help="show predictions in a window")
+    p.add_argument(
+        "--show-dir",
+        metavar="DIR",
+        help="save images with label (left) and prediction (right) painted over them, "
+        "as DIR/vis_data/vis_image/*.png",
+    )
+    p.add_argument(
+        "--wait-time", type=float, default=2, help="seconds between two shown predictions"
+    )
+    p.add_argument("--tta", action="store_true", help="average over augmented images")
+    return p

@@ -1,0 +1,73 @@
+"""Train and evaluate one VFM under one setting."""
+
+import argparse
+from collections.abc import Sequence
+
+from vfm_ss.cli.arguments import add_config, add_launch
+from vfm_ss.cli.call import EXIT_STATUSES, call
+
+
+def main(argv: Sequence[str] | None = None, prog: str = "vfm-ss train") -> int:
+    """Train one config.
+
+    Args:
+        argv: Arguments; those of the process by default.
+        prog: Name of the command in its messages.
+
+    Returns:
+        Exit status.
+    """
+    return call(run, parser(prog), argv)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Call the engine."""
+    from vfm_ss.engine import launch
+
+    launch.train(
+        args.config,
+        args.cfg_options,
+        work_dir=args.work_dir,
+        launcher=args.launcher,
+        local_rank=args.local_rank,
+        resume=args.resume,
+        amp=args.amp,
+        seed=args.seed,
+        micro_batch=args.micro_batch,
+    )
+
+
+def parser(prog: str) -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
+    p = argparse.ArgumentParser(prog=prog, description=__doc__, epilog=EXIT_STATUSES)
+    add_config(p)
+    add_launch(p)
+    p.add_argument(
+        "--resume",
+        nargs="?",
+        const="auto",
+        metavar="CHECKPOINT",
+        help="resume from the newest sound checkpoint in the work dir, or from this one",
+    )
+    p.add_argument(
+        "--amp",
+        action="store_true",
+        help="force mixed precision: fp16 on a GPU (there the default), bf16 on a CPU",
+    )
+    p.add_argument("--seed", type=int, help="random seed; the benchmark runs 0, 1 and 2")
+    p.add_argument(
+        "--micro-batch",
+        type=_micro_batch,
+        metavar="N",
+        help="images per forward pass, or auto for what fits; results stay the same",
+    )
+    return p
+
+
+def _micro_batch(text: str) -> str | int:
+    if text == "auto":
+        return text
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected an integer or auto, got {text!r}") from None
