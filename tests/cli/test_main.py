@@ -11,7 +11,6 @@ import torch
 
 from vfm_ss.cli.call import call
 from vfm_ss.cli.main import COMMANDS, main
-from vfm_ss.datasets.transforms.decode import decode_image
 from vfm_ss.errors import UsageError
 from vfm_ss.protocol.records import read_record
 from vfm_ss.report.table import digits
@@ -108,25 +107,22 @@ def test_an_error_that_nobody_foresaw_keeps_its_traceback(fault, kind, capsys):
     assert capsys.readouterr().err == ""
 
 
-class Images(torch.utils.data.Dataset):
-    """Two images that cannot be read: one by our decoder, one by a bug."""
+class Files(torch.utils.data.Dataset):
+    """Two files that cannot be read: one as our reader says, one for a bug."""
 
     def __len__(self):
         return 2
 
     def __getitem__(self, index):
-        return decode_image(b"", "a.jpg") if index == 0 else int("x")
+        return read_record("nowhere/record.json") if index == 0 else int("x")
 
 
 def test_an_error_of_a_data_worker_is_told_like_any_other(capsys):
     def read(index):
-        images = torch.utils.data.Subset(Images(), [index])
-        return lambda: list(torch.utils.data.DataLoader(images, num_workers=1))
+        files = torch.utils.data.Subset(Files(), [index])
+        return lambda: list(torch.utils.data.DataLoader(files, num_workers=1))
 
-    status, words = outcome(read(0), capsys)
-    direct = outcome(lambda: decode_image(b"", "a.jpg"), capsys)[1]
-    assert (status, words) == (1, direct)
-    assert "a.jpg" in words
-    assert words.count("\n") == 1
+    line = "vfm-ss x: error: nowhere/record.json: cannot be read: No such file or directory\n"
+    assert outcome(read(0), capsys) == (1, line)
     with pytest.raises(ValueError, match="in DataLoader worker process"):
         outcome(read(1), capsys)
