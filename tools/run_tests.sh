@@ -15,4 +15,5 @@ export PATH="$PWD/$venv/bin:$PATH"
 export OMP_NUM_THREADS=1  # one test process per core instead
 ruff check .
 ruff format --check .
+lint-imports --no-logo
 exec python -m pytest --numprocesses auto "$@"

@@ -16,11 +16,11 @@ from urllib.parse import quote
 from jinja2 import Environment, PackageLoader
 from plotly.offline import get_plotlyjs
 
-import vfm_ss
 from vfm_ss.ranking.analysis import Analysis
 from vfm_ss.report.plot_data import plot_data
 from vfm_ss.report.table import Table, Value, certainty, printable, raw, title
 from vfm_ss.report.tables import all_tables, count, models_table, prediction_table, summary
+from vfm_ss.version import __version__
 
 _PACKAGES = ("numpy", "pandas", "scipy")
 
@@ -164,7 +164,7 @@ def _hash(script: str) -> str:
 
 
 def _versions() -> dict[str, str]:
-    found = {"vfm_ss": getattr(vfm_ss, "__version__", None), "Python": platform.python_version()}
+    found = {"vfm_ss": __version__, "Python": platform.python_version()}
     for package in _PACKAGES:
         try:
             found[package] = metadata.version(package)

@@ -7,12 +7,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import vfm_ss
 from vfm_ss.protocol.settings import SETTINGS, config_name
 from vfm_ss.protocol.vfms import VFMS
 
 #: The configs and tools of the repository, which also travel inside an installed package.
-_MIM = Path(vfm_ss.__file__).parent / ".mim"
+_MIM = Path(__file__).resolve().parents[1] / ".mim"
 
 
 @dataclass(frozen=True)
