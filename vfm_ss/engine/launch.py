@@ -9,6 +9,7 @@ from mmengine.device import get_device
 from mmengine.runner import Runner
 
 from vfm_ss.errors import UsageError
+from vfm_ss.run_lock import hold_run
 
 from .batching import EFFECTIVE_BATCH, per_rank_batch
 from .memory import keep_freed_memory
@@ -41,6 +42,7 @@ def train(
 
     Raises:
         ValueError: If the arguments do not fit each other or the config.
+        RunLockedError: If another process trains in the work dir.
     """
     cfg = _load_config(config, cfg_options, work_dir, launcher, local_rank)
     if amp:
@@ -54,6 +56,7 @@ def train(
     elif resume:
         cfg.resume, cfg.load_from = True, resume
     _share_effective_batch(cfg)
+    _hold_work_dir(cfg)
     _run(cfg, "train")
 
 
@@ -126,6 +129,13 @@ def _share_effective_batch(cfg: Config) -> None:
     processes = 1 if cfg.launcher == "none" else processes
     effective_batch = cfg.train_cfg.get("effective_batch", EFFECTIVE_BATCH)
     cfg.train_dataloader.batch_size = per_rank_batch(effective_batch, processes)
+
+
+def _hold_work_dir(cfg: Config) -> None:
+    """Leave a work dir in which another process trains before anything is written there."""
+    ranks = {"pytorch": "RANK", "slurm": "SLURM_PROCID", "mpi": "OMPI_COMM_WORLD_RANK"}
+    if os.environ.get(ranks.get(cfg.launcher, ""), "0") == "0":
+        hold_run(cfg.work_dir)
 
 
 def _show(cfg: Config, window: bool, folder: str | None, wait_time: float) -> None:

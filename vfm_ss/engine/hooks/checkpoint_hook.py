@@ -7,6 +7,7 @@ from mmengine.runner import BaseLoop
 from mmseg.registry import HOOKS
 
 from vfm_ss.files import remove_partial_files, write_atomically
+from vfm_ss.run_lock import hold_run, release_run
 
 from ..checkpoint_io import find_checkpoints, find_damage
 from ..fingerprint import difference, fingerprint
@@ -51,8 +52,8 @@ class AtomicCheckpointHook(CheckpointHook):
         """Find the checkpoint to resume from; mmengine loads it next.
 
         Raises:
-            ValueError: If there are checkpoints and none can be read, or there are some and the
-                run is not to be resumed.
+            ValueError: If another process trains in the work dir, if there are checkpoints and none
+                can be read, or if there are some and the run is not to be resumed.
             FileNotFoundError: If the checkpoints are gone.
         """
         if not (self._is_atomic and isinstance(runner._train_loop, BaseLoop)):
@@ -70,6 +71,10 @@ class AtomicCheckpointHook(CheckpointHook):
             runner._load_from = answer[0]
         elif runner._resume == "auto":
             runner._resume = False
+
+    def after_run(self, runner) -> None:
+        """Unlock the work dir."""
+        release_run(runner.work_dir)
 
     def before_train(self, runner) -> None:
         """Take up what the resumed run has saved."""
@@ -129,7 +134,8 @@ class AtomicCheckpointHook(CheckpointHook):
         return self.last_ckpt is not None and osp.basename(self.last_ckpt) == name
 
     def _prepare(self, runner) -> str | None:
-        """Clean up behind a killed run and return the checkpoint to resume from, if any."""
+        """Lock the work dir, clean up behind a killed run, return the checkpoint to resume from."""
+        hold_run(runner.work_dir)  # tools/train.py has, mmseg's own has not
         work_dir, folder = Path(runner.work_dir), self._folder(runner)
         checkpoints = find_checkpoints(folder, self.filename_tmpl)
         if not runner._resume:
