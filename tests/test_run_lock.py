@@ -28,7 +28,7 @@ from vfm_ss.run_lock import (
 )
 
 HERE = Path(__file__).parent
-ENV = {**os.environ, "VFM_SS_REGISTER": "0", "PYTHONPATH": str(HERE.parent)}
+ENV = {**os.environ, "PYTHONPATH": str(HERE.parent)}
 
 
 @contextmanager

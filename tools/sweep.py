@@ -1,10 +1,9 @@
 #!/usr/bin/env python
 """Train many runs, whatever happens to one of them, and see how far they are."""
 
-import os
+import sys
 
 if __name__ == "__main__":
-    os.environ["VFM_SS_REGISTER"] = "0"  # planning and watching need neither torch nor mmseg
     from vfm_ss.cli.sweep import main
 
-    raise SystemExit(main(prog="sweep.py"))
+    sys.exit(main(prog="sweep.py"))

@@ -1,22 +1,28 @@
 """Benchmark vision foundation models for semantic segmentation on MMSegmentation.
 
-Importing this package registers its modules with mmseg, so a config needs no more than
-``custom_imports = dict(imports=['vfm_ss'])``. Set ``VFM_SS_REGISTER=0`` to import the parts that
-work without torch (``vfm_ss.protocol.vfms``, ranking, report and sweeps) alone.
+A config needs no more than ``custom_imports = dict(imports=['vfm_ss'])``: with this package, mmseg
+gets its modules, whichever of the two is imported first. Without mmseg it stays light: what ranks,
+reports and sweeps imports neither torch nor mmengine.
 """
 
-import os
-
+from .compat import stack
+from .compat.import_hooks import around_import
 from .version import __version__
 
-if os.environ.get("VFM_SS_REGISTER", "1") != "0":
-    from . import stack
+__all__ = ["__version__"]
 
-    stack.check()
-    stack.prepare()
-    from . import datasets, engine, evaluation, models, registry
-    from .engine import checkpoint_io
+
+def _register() -> None:
+    stack.import_quietly("mmseg.datasets", "mmseg.models")
+    import vfm_ss.datasets
+    import vfm_ss.engine
+    import vfm_ss.evaluation
+    import vfm_ss.models
+    import vfm_ss.registry
+    from vfm_ss.engine import checkpoint_io
 
     checkpoint_io.register()
 
-__all__ = ["__version__"]
+
+around_import("mmengine", before=stack.check, after=stack.name_packages)
+around_import("mmseg", after=_register)

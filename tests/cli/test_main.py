@@ -30,7 +30,7 @@ for args in [["--help"], ["--version"], *([name, "--help"] for name in {list(COM
     except SystemExit as end:
         assert end.code == 0, args
 """
-    env = os.environ | {"PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}", "VFM_SS_REGISTER": "0"}
+    env = os.environ | {"PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}
     done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     for name, words in COMMANDS.items():

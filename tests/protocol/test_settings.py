@@ -1,4 +1,3 @@
-import os
 import subprocess
 import sys
 
@@ -120,7 +119,6 @@ def test_importing_settings_and_records_needs_only_the_standard_library():
         "import sys, vfm_ss.protocol.settings, vfm_ss.protocol.records;"
         "print([m for m in ('torch', 'mmengine', 'numpy', 'pandas') if m in sys.modules])"
     )
-    env = os.environ | {"VFM_SS_REGISTER": "0"}
     command = [sys.executable, "-c", code]
-    out = subprocess.run(command, capture_output=True, text=True, check=True, env=env)
+    out = subprocess.run(command, capture_output=True, text=True, check=True)
     assert out.stdout.strip() == "[]"

@@ -23,7 +23,6 @@ def sweep(tmp_path, monkeypatch):
             [sys.executable, str(HERE / "sweep_of_stand_ins.py"), *args],
             env={
                 **os.environ,
-                "VFM_SS_REGISTER": "0",
                 "PYTHONPATH": str(HERE.parents[1]),
                 "STAND_IN_SECONDS": str(seconds),
             },

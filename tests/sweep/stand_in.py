@@ -13,13 +13,11 @@ import time
 from dataclasses import asdict
 from pathlib import Path
 
-environment = dict(os.environ)
-os.environ["VFM_SS_REGISTER"] = "0"
 from vfm_ss.protocol.records import Record
 
 folder, name, seed, fault = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), sys.argv[4]
 STEPS, pause = 4, float(os.environ.get("STAND_IN_SECONDS", "0"))
-(folder / "environment").write_text(json.dumps(environment))
+(folder / "environment").write_text(json.dumps(dict(os.environ)))
 checkpoint, happened = folder / "checkpoint", folder / "happened"
 
 

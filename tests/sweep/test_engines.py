@@ -99,7 +99,6 @@ def test_a_worker_that_loses_its_lock_stops_training(tmp_path, monkeypatch):
 
 
 def test_submitits_local_executor_requeues_a_preempted_worker(tmp_path, monkeypatch):
-    monkeypatch.setenv("VFM_SS_REGISTER", "0")
     monkeypatch.setenv("PYTHONPATH", str(HERE.parents[1]))
     monkeypatch.setenv("STAND_IN_SECONDS", "0.4")
     run = tmp_path / "run"
@@ -114,7 +113,6 @@ def test_submitits_local_executor_requeues_a_preempted_worker(tmp_path, monkeypa
 
 
 def test_local_runs_get_their_gpus_or_share_the_cores(tmp_path, monkeypatch):
-    monkeypatch.setenv("VFM_SS_REGISTER", "0")
     monkeypatch.setenv("PYTHONPATH", str(HERE.parents[1]))
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "9")
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
@@ -131,7 +129,6 @@ def test_local_runs_get_their_gpus_or_share_the_cores(tmp_path, monkeypatch):
     assert [e["CUDA_VISIBLE_DEVICES"] for e in env] == ["4,5", "9", ""]
     threads = str(max(1, len(os.sched_getaffinity(0)) // 3))
     assert [e.get("OMP_NUM_THREADS") for e in env] == [None, threads, threads]
-    assert "VFM_SS_REGISTER" not in env[0], "the training registers its modules"
     assert "submitit" in engine.log(handles[0]).read_text()
     engine.tidy()
     assert not (tmp_path / ".sweep").exists()
@@ -155,7 +152,6 @@ def test_the_script_for_slurm(slurm, tmp_path):
         f"output={jobs}/%A_%a_0_log.out", "partition=gpu", "requeue", "signal=USR2@90",
         "time=2160", "wckey=submitit",
     }  # fmt: skip
-    assert "\nexport VFM_SS_REGISTER=0\n" in script
     assert "\nsrun --unbuffered " in script
     assert engine.ended(handles) == []
     assert "scancel 17" in engine.stop(handles)

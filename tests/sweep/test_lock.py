@@ -15,7 +15,7 @@ from vfm_ss.sweep import lock as module
 from vfm_ss.sweep.lock import LOCK_NAME, STALE_SECONDS, RunLock, process_start
 
 HERE = Path(__file__).parent
-ENV = {**os.environ, "VFM_SS_REGISTER": "0", "PYTHONPATH": str(HERE.parents[1])}
+ENV = {**os.environ, "PYTHONPATH": str(HERE.parents[1])}
 
 
 @contextmanager

@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from vfm_ss import stack
+from vfm_ss.compat import stack
 from vfm_ss.protocol.records import read_record
 
 pytestmark = pytest.mark.slow

@@ -13,7 +13,6 @@ import sys
 import tempfile
 from pathlib import Path
 
-os.environ["VFM_SS_REGISTER"] = "0"  # the readers alone
 sys.path[:0] = [str(Path(__file__).resolve().parents[2]), str(Path(__file__).resolve().parent)]
 
 try:

@@ -1,5 +1,7 @@
 """Datasets, their storage and transforms, registered with mmseg and mmengine."""
 
+import vfm_ss.registry  # noqa: F401  registers everything
+
 from .gta import GTADataset
 from .published import RawADE20KDataset, RawCityscapesDataset, RawVOC2012Dataset
 from .storage import ArchiveBackend

@@ -1,3 +1,5 @@
+import vfm_ss.registry  # noqa: F401  registers everything
+
 from .hooks import *  # noqa: F403
 from .optim_constructor import GroupedOptimWrapperConstructor
 from .optim_wrapper import MixedPrecisionOptimWrapper

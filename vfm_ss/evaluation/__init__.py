@@ -1,3 +1,5 @@
+import vfm_ss.registry  # noqa: F401  registers everything
+
 from .miou import MeanIoUMetric
 
 __all__ = ["MeanIoUMetric"]

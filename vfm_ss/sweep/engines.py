@@ -131,7 +131,6 @@ class SlurmEngine:
             self._executor.update_parameters(
                 job_name="vfm_ss-sweep",
                 stderr_to_stdout=True,
-                setup=["export VFM_SS_REGISTER=0"],  # the worker itself needs no torch
                 additional_parameters=extra,
                 **parameters,
             )

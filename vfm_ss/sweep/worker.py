@@ -183,9 +183,8 @@ class Worker:
         return f"\n=== sweep: attempt {number} of {self.retries + 1} at {now}\n"
 
     def _environment(self) -> dict[str, str]:
-        changes = {"VFM_SS_REGISTER": None, **self.env}
-        kept = {k: v for k, v in os.environ.items() if k not in changes}
-        return {**kept, **{k: v for k, v in changes.items() if v is not None}}
+        kept = {k: v for k, v in os.environ.items() if k not in self.env}
+        return {**kept, **{k: v for k, v in self.env.items() if v is not None}}
 
     def _finished(self) -> bool:
         try:

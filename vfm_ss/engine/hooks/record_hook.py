@@ -14,7 +14,7 @@ from mmengine.runner import BaseLoop
 from mmseg.registry import HOOKS
 from torch import nn
 
-from vfm_ss import stack
+from vfm_ss.compat import stack
 from vfm_ss.protocol.records import RECORD_NAME, Record, read_record, write_record
 from vfm_ss.version import __version__, commit
 

@@ -45,52 +45,44 @@ def check() -> None:
 
     Raises:
         ImportError: One line that says what is installed, what is needed, and the command that
-            mends it.
+            fixes it.
     """
     for module, (names, lowest, too_new) in _NEEDED.items():
         found = installed(module)
         if found and Version(lowest) <= Version(found[1]) < Version(too_new):
             continue
         have = f"{found[0]} {found[1]} is installed" if found else f"{module} is not installed"
-        mend = (
+        fix = (
             "pip install 'vfm_ss[mminstall]'"
             if module in _OPENMMLAB and not (found and found[0] == module)
             else f"pip install '{found[0] if found else names[0]}>={lowest},<{too_new}'"
         )
         raise ImportError(
-            f"vfm_ss needs {names[0]} >={lowest},<{too_new}, but {have}; mend it with: {mend}"
+            f"vfm_ss needs {names[0]} >={lowest},<{too_new}, but {have}; fix it with: {fix}"
         )
     for module in _OPENMMLAB:
         name, version = installed(module)
         for missing, requirement in _UNSTATED.get(name, {}).items():
             if importlib.util.find_spec(missing) is None:
                 raise ImportError(
-                    f"{name} {version} imports {missing}, which is not installed; mend it with: "
+                    f"{name} {version} imports {missing}, which is not installed; fix it with: "
                     f"pip install '{requirement}'"
                 )
 
 
-def prepare() -> None:
-    """Import mmseg, and bridge where the installed versions differ or fall short."""
-    _import_quietly()
-    _name_packages()
-    if installed("mmengine")[0] != "onedl-mmengine":
-        _find_editable_install()
-
-
-def _import_quietly() -> None:
-    """Import mmseg's modules without their noise.
+def import_quietly(*modules: str) -> None:
+    """Import modules of mmseg without their noise.
 
     For onedl-mmsegmentation 1.4: at import it announces optional parts that it lacks and we do not
     use.
     """
     with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Fail to import ``MultiScaleDeformableAttention``")
-        for module in ("mmseg.datasets", "mmseg.models"):
+        for module in modules:
             importlib.import_module(module)
 
 
-def _name_packages() -> None:
+def name_packages() -> None:
     """Let configs inherit from ``vfm_ss::`` and ``mmseg::``.
 
     For every mmengine: it looks packages up in a fixed table, which lacks ours. For onedl-mmengine
@@ -100,6 +92,8 @@ def _name_packages() -> None:
 
     MODULE2PACKAGE["vfm_ss"] = "vfm_ss"
     MODULE2PACKAGE["mmseg"] = installed("mmseg")[0]
+    if installed("mmengine")[0] != "onedl-mmengine":
+        _find_editable_install()
 
 
 def _find_editable_install() -> None:
@@ -115,7 +109,7 @@ def _find_editable_install() -> None:
         return
 
     def get_installed_path(package: str) -> str:
-        return str(Path(__file__).parent) if package == "vfm_ss" else find(package)
+        return str(Path(__file__).parents[1]) if package == "vfm_ss" else find(package)
 
     get_installed_path.knows_vfm_ss = True
     config.get_installed_path = get_installed_path
