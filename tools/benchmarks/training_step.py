@@ -2,8 +2,10 @@
 
 import resource
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from types import MethodType
+from unittest.mock import patch
 
 import mmseg
 import timm
@@ -17,7 +19,6 @@ from mmseg.models import SegDataPreProcessor
 from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
-from timm.models.vision_transformer_sam import Attention
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -25,7 +26,7 @@ import vfm_ss  # noqa: F401
 from vfm_ss.engine.auto_micro_batch import CPU_PIXELS, Trial, largest_that_fits
 from vfm_ss.engine.memory import keep_freed_memory
 from vfm_ss.engine.optim_wrapper import precision_of
-from vfm_ss.models.backbones.rel_pos_attention import FusedRelPosAttention
+from vfm_ss.models.backbones import sam
 from vfm_ss.models.decode_heads import LinearHead
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
@@ -58,7 +59,8 @@ class Step:
         cfg.optim_wrapper.precision = args.precision
         if self.plain:
             self._make_plain(cfg)
-        self.model = MODELS.build(cfg.model).to(self.device).train()
+        with patch.object(sam, "use_fused_rel_pos") if self.plain else nullcontext():
+            self.model = MODELS.build(cfg.model).to(self.device).train()
         if self.plain:
             self._use_plain_parts(cfg)
         self.wrapper = build_optim_wrapper(self.model, cfg.optim_wrapper)
@@ -86,9 +88,6 @@ class Step:
         head = self.model.decode_head
         if isinstance(head, LinearHead):  # batches of one image: mmseg's mean is the per-image one
             head.loss_by_feat = MethodType(BaseDecodeHead.loss_by_feat, head)
-        for module in backbone.modules():
-            if isinstance(module, FusedRelPosAttention):
-                module.__class__ = Attention
 
     def _make_images(self) -> dict:
         """Random images, and labels of rectangles with a twentieth of the pixels ignored."""

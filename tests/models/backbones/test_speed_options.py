@@ -82,7 +82,7 @@ def test_every_vfm_uses_torchs_fused_attention(key, monkeypatch):
 def test_attention_with_relative_positions_equals_timms(size, dtype):
     torch.manual_seed(1)
     options = dict(dim=48, num_heads=3, use_rel_pos=True, input_size=size, dtype=dtype)
-    timms, ours = Attention(**options), FusedRelPosAttention(**options)
+    timms, ours = Attention(**options), FusedRelPosAttention(Attention(**options))
     with torch.no_grad():
         for parameter in timms.parameters():
             parameter.normal_(std=0.3)

@@ -109,7 +109,7 @@ def to_timm(state_dict: dict[str, torch.Tensor], vit: nn.Module) -> dict[str, to
 
 
 def load_strict(
-    vit: nn.Module, state_dict: dict[str, torch.Tensor], source: str, name: str | None = None
+    vit: nn.Module, state_dict: dict[str, torch.Tensor], source: str, name: str
 ) -> None:
     """Load ``state_dict`` into ``vit``; every key must match, save those dropped on purpose.
 
@@ -117,7 +117,7 @@ def load_strict(
         vit: The model.
         state_dict: Its weights, renamed and resized.
         source: Where they come from, for the message.
-        name: How the message calls the model, by default timm's name.
+        name: How the message calls the model.
 
     Raises:
         ValueError: Names the source and lists every key that is missing, left over or of another
@@ -136,6 +136,5 @@ def load_strict(
     }
     if any(problems.values()):
         found = "; ".join(f"{len(v)} {k}: {', '.join(v)}" for k, v in problems.items() if v)
-        name = name or vit.pretrained_cfg["architecture"]
         raise ValueError(f"{source} does not fit {name}, check arch and the file. Keys {found}")
     vit.load_state_dict(state_dict, strict=False)

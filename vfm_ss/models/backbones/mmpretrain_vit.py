@@ -2,12 +2,12 @@
 
 import math
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 
 import torch
 from mmengine.runner.checkpoint import CheckpointLoader
 from mmseg.registry import MODELS
+from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.layers import (
     resample_abs_pos_embed,
     resample_abs_pos_embed_nhwc,
@@ -15,11 +15,12 @@ from timm.layers import (
     resize_rel_pos_bias_table,
 )
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint as checkpoint_activations
+
+from vfm_ss.compat.mmpretrain import init_weights_quietly
 
 from . import checkpoint
+from .plain_vit import PlainViT
 from .sam import resize_rel_pos, scaled_window
-from .timm_vit import TimmViT, block_indices
 
 #: mmpretrain's plain vision transformers.
 MODEL_NAMES = (
@@ -49,14 +50,13 @@ _ARCHS = {"b": "base", "base": "base", "deit-base": "base", "l": "large", "large
 
 
 @MODELS.register_module()
-class MMPretrainViT(TimmViT):
-    """A plain vision transformer of mmpretrain, resized once to the task's image and patch size.
+class MMPretrainViT(PlainViT):
+    """A plain vision transformer of mmpretrain, for models that were pretrained with it.
 
-    For models that were pretrained with mmpretrain. Features are those of mmpretrain's own
-    ``out_type='featmap'``. Weights are resized at load time, as in :class:`TimmViT`: patch
-    embeddings as in FlexiViT, position embeddings bicubically, SAM's relative positions and
-    windows as in :class:`SAM`, BEiT's relative position tables by timm's rule. EVA-02's rotary
-    embedding is mmpretrain's for the new grid.
+    Features are those of mmpretrain's own ``out_type='featmap'``. Weights are resized at load time,
+    as in ``TimmViT``: patch embeddings as in FlexiViT, position embeddings bicubically, SAM's
+    relative positions and windows as in :class:`SAM`, BEiT's relative position tables by timm's
+    rule. EVA-02's rotary embedding is mmpretrain's for the new grid.
 
     mmpretrain's DeiT3 applies the first norm of a block twice and the second one never. That is
     how it trains, and kept; the unused norm is removed.
@@ -65,50 +65,22 @@ class MMPretrainViT(TimmViT):
         model: Class in mmpretrain's registry: ``VisionTransformer``,
             ``DistilledVisionTransformer``, ``DeiT3``, ``BEiTViT``, ``ViTEVA02`` or ``ViTSAM``.
         arch: Name or dict, as mmpretrain takes it.
-        patch_size: Patch size P in pixels.
-        img_size: Input size in pixels, one number or (H, W), multiples of P.
-        pretrained: False for random weights, or the path of a checkpoint that mmpretrain saved
-            (``.pth`` or ``.safetensors``; of a whole model, a self-supervised one included, or of
-            a backbone alone). There is no default download: True is an error.
-        frozen: See :class:`TimmViT`.
-        out_indices: See :class:`TimmViT`.
-        mean: Mean of each RGB channel in [0, 1] that the weights were trained with.
-        std: Standard deviation of each RGB channel in [0, 1].
-        **kwargs: ``with_cp`` and ``compile`` of :class:`TimmViT`, and anything else that the class
-            takes (``final_norm``, ``use_rel_pos_bias``, ...).
+        *args: As of :class:`PlainViT`, from ``patch_size`` on. ``pretrained`` is False, or the path
+            of a checkpoint that mmpretrain saved (of a whole model, a self-supervised one
+            included, or of a backbone alone). There is no default download: True is an error.
+        **kwargs: The other arguments of :class:`PlainViT` (``mean`` and ``std`` are ImageNet's by
+            default), and anything else that the class takes (``final_norm``,
+            ``use_rel_pos_bias``, ...).
 
     Raises:
-        ValueError: On sizes that do not fit, a model that is no plain ViT, or weights that do not
-            match it.
-        FileNotFoundError: If the weights cannot be found.
         ImportError: If mmpretrain is not installed.
     """
 
-    def __init__(
-        self,
-        model: str,
-        arch: str | dict = "base",
-        patch_size: int = 16,
-        img_size: int | Sequence[int] = 512,
-        pretrained: bool | str | Path = True,
-        frozen: bool = False,
-        out_indices: int | Sequence[int] = -1,
-        mean: Sequence[float] = (0.485, 0.456, 0.406),
-        std: Sequence[float] = (0.229, 0.224, 0.225),
-        **kwargs,
-    ):
+    blocks_name = "layers"
+
+    def __init__(self, model: str, arch: str | dict = "base", *args, **kwargs):
+        super().__init__(model, *args, arch=arch, **kwargs)
         self.arch = _ARCHS.get(arch.lower()) if isinstance(arch, str) else None
-        self._given_statistics = tuple(mean), tuple(std)
-        super().__init__(
-            model,
-            patch_size=patch_size,
-            img_size=img_size,
-            pretrained=pretrained,
-            frozen=frozen,
-            out_indices=out_indices,
-            arch=arch,
-            **kwargs,
-        )
 
     def _build(self, model_name: str, **kwargs) -> nn.Module:
         if model_name not in MODEL_NAMES:
@@ -136,27 +108,24 @@ class MMPretrainViT(TimmViT):
         except (AssertionError, KeyError, TypeError) as error:
             reason = " ".join(str(error).split())
             raise ValueError(f"mmpretrain cannot build {model_name}: {reason}") from error
-        vit._dump_init_info = lambda: None  # a paragraph of log for each weight
-        vit.init_weights()
-        del vit._dump_init_info
+        init_weights_quietly(vit)
         if model_name == "DeiT3":
             for layer in vit.layers:
                 layer.ln2 = nn.Identity()
         vit.embed_dim = vit.embed_dims if not getattr(vit, "out_channels", 0) else vit.out_channels
         return vit
 
-    def _statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
-        return self._given_statistics
+    def _statistics(self) -> tuple[Sequence[float], Sequence[float]]:
+        return IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
-    def _load(self, pretrained: bool | str | Path) -> None:
+    def _read(self, pretrained: bool | str | Path) -> tuple[dict[str, Tensor], str]:
         if pretrained is True:
             raise ValueError(
                 "mmpretrain publishes weights by the name of a config, not of a model; download "
                 "the file and pass pretrained='/path/to/checkpoint.pth', or pass pretrained=False "
                 "for random weights"
             )
-        state_dict = self._convert(_of_backbone(_read(pretrained), pretrained))
-        checkpoint.load_strict(self.vit, state_dict, str(pretrained), type(self.vit).__name__)
+        return _of_backbone(_read(pretrained), pretrained), str(pretrained)
 
     def _convert(self, state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
         own = self.vit.state_dict()
@@ -191,20 +160,14 @@ class MMPretrainViT(TimmViT):
             return resize_rel_pos(value, own.shape[0])
         return value
 
-    def _prune(self, out_indices: int | Sequence[int]) -> None:
-        depth = len(self.vit.layers)
-        self.out_indices = block_indices(out_indices, depth)
-        last = self.out_indices[-1]
-        if last < depth - 1:
+    def _prune(self, indices: list[int]) -> None:
+        last = indices[-1]
+        if last < len(self.blocks) - 1:
             del self.vit.layers[last + 1 :]
             if getattr(self.vit, "final_norm", False):
                 self.vit.final_norm = False
                 del self.vit.ln1
-        self.vit.out_indices = self.out_indices
-
-    def _checkpoint_activations(self) -> None:
-        for layer in self.vit.layers:
-            layer.forward = partial(checkpoint_activations, layer.forward, use_reentrant=False)
+        self.vit.out_indices = indices
 
     def _features(self, x: Tensor) -> Sequence[Tensor]:
         return self.vit(x)

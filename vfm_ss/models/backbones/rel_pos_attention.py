@@ -9,15 +9,26 @@ from timm.models.vision_transformer_sam import Attention, get_rel_pos
 from torch import Tensor, nn
 
 
-class FusedRelPosAttention(Attention):
-    """timm's attention of SAM, with the relative positions as channels of queries and keys.
+class FusedRelPosAttention(nn.Module):
+    """Takes the place of timm's attention of SAM: relative positions as channels of q and k.
 
     The bias of a query and a key is the sum of a term for the key's row and one for its column.
     It is therefore a dot product: of the query's terms for every row and column, with the key's
     one-hot row and column. Appended to queries and keys, it needs no (N, N) bias, which torch's
     flash kernels do not take, and whose gradient none of its kernels on a CPU has. timm's three
     dimensional queries rule out the fused kernels altogether.
+
+    Args:
+        attention: timm's, with ``use_rel_pos``. Its weights are taken over under their names.
     """
+
+    def __init__(self, attention: Attention):
+        super().__init__()
+        self.num_heads, self.scale = attention.num_heads, attention.scale
+        self.rel_pos_h, self.rel_pos_w = attention.rel_pos_h, attention.rel_pos_w
+        self.qkv, self.q_norm, self.k_norm = attention.qkv, attention.q_norm, attention.k_norm
+        self.attn_drop, self.proj = attention.attn_drop, attention.proj
+        self.proj_drop = attention.proj_drop
 
     def forward(self, x: Tensor) -> Tensor:
         """Attend within each of (B, H, W, C)."""
@@ -56,6 +67,6 @@ def _one_hot(height: int, width: int, like: Tensor) -> Tensor:
 
 def use_fused_rel_pos(vit: nn.Module) -> None:
     """Make every attention of a timm SAM with relative positions use the fused kernels."""
-    for module in vit.modules():
-        if type(module) is Attention and module.use_rel_pos:
-            module.__class__ = FusedRelPosAttention  # the same weights under the same names
+    for block in vit.blocks:
+        if block.attn.use_rel_pos:
+            block.attn = FusedRelPosAttention(block.attn)

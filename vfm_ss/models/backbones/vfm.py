@@ -1,7 +1,5 @@
 """The VFMs that timm builds and resizes without help from us."""
 
-from collections.abc import Sequence
-from pathlib import Path
 from typing import ClassVar
 
 import mmseg.models
@@ -17,37 +15,16 @@ class VFMBackbone(TimmViT):
 
     Args:
         arch: ``'base'`` (ViT-B) or ``'large'`` (ViT-L).
-        patch_size: Patch size in pixels.
-        img_size: Input size in pixels, one number or (H, W).
-        pretrained: See :class:`TimmViT`.
-        frozen: See :class:`TimmViT`.
-        out_indices: See :class:`TimmViT`.
-        **kwargs: See :class:`TimmViT` (``with_cp``, ``compile``, what timm takes).
+        *args: As of :class:`TimmViT`, from ``patch_size`` on.
+        **kwargs: See :class:`TimmViT`.
     """
 
     #: Key in ``vfm_ss.protocol.vfms.VFMS``.
     key: ClassVar[str]
 
-    def __init__(
-        self,
-        arch: str = "base",
-        patch_size: int = 16,
-        img_size: int | Sequence[int] = 512,
-        pretrained: bool | str | Path = True,
-        frozen: bool = False,
-        out_indices: int | Sequence[int] = -1,
-        **kwargs,
-    ):
+    def __init__(self, arch: str = "base", *args, **kwargs):
+        super().__init__(VFMS[self.key].timm_name(arch), *args, **kwargs)
         self.arch = arch
-        super().__init__(
-            VFMS[self.key].timm_name(arch),
-            patch_size=patch_size,
-            img_size=img_size,
-            pretrained=pretrained,
-            frozen=frozen,
-            out_indices=out_indices,
-            **kwargs,
-        )
 
     def _statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
         return VFMS[self.key].mean, VFMS[self.key].std

@@ -1,0 +1,194 @@
+"""What every backbone here promises: a plain ViT, resized once to the task's image and patch size.
+
+Shapes: B batch, C embedding width, H and W image size in pixels, P patch size in pixels.
+"""
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import ClassVar
+
+import torch
+from mmengine.model import BaseModule
+from timm.layers import to_2tuple
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint as checkpoint_activations
+
+from . import checkpoint
+
+
+class PlainViT(BaseModule):
+    """A vision transformer of some library, as an mmseg backbone.
+
+    A subclass says how its library builds a model, names weights and computes features, in the
+    methods at the end.
+
+    Args:
+        model_name: The library's name of the model.
+        patch_size: Patch size P in pixels.
+        img_size: Input size in pixels, one number or (H, W), multiples of P.
+        pretrained: True for published weights, False for random ones, or the path of a
+            ``.safetensors`` or weights-only ``.pth`` file.
+        frozen: Keep the backbone in eval mode, without gradients or graph (linear probing).
+        out_indices: Blocks whose outputs are returned, negative ones counting from the last, in
+            ascending order. The final norm belongs to the last block and is applied to its output
+            only, as in mmseg's own ``VisionTransformer``.
+        with_cp: Gradient checkpointing: keep the inputs of the blocks only and compute the rest
+            again in the backward pass. Less memory for about a third more time.
+        compile: Compile the backbone in place with ``torch.compile``, whose options may be given
+            as a dict. Names of weights and checkpoints stay the same. The authors found that EVA-02
+            loses mIoU when compiled.
+        mean: Mean of each RGB channel in [0, 1] that the weights were trained with, by default
+            what the library says.
+        std: Standard deviation of each RGB channel in [0, 1].
+        **kwargs: What the library's model takes.
+
+    Attributes:
+        img_size: (H, W).
+        patch_size: P.
+        embed_dim: C.
+        mean, std: As above, three numbers each.
+        out_indices: Block numbers from 0.
+        vit: The library's model, without what the outputs do not need, so that every parameter
+            has a gradient.
+
+    Raises:
+        ValueError: On sizes that do not fit, a model that is no plain ViT, or weights that do not
+            match it.
+        FileNotFoundError: If the weights cannot be found.
+    """
+
+    #: What the library calls the list of blocks.
+    blocks_name: ClassVar[str]
+
+    def __init__(
+        self,
+        model_name: str,
+        patch_size: int = 16,
+        img_size: int | Sequence[int] = 512,
+        pretrained: bool | str | Path = True,
+        frozen: bool = False,
+        out_indices: int | Sequence[int] = -1,
+        with_cp: bool = False,
+        compile: bool | dict = False,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+        **kwargs,
+    ):
+        super().__init__()
+        self.img_size = tuple(int(size) for size in to_2tuple(img_size))
+        self.patch_size = int(patch_size)
+        if self.patch_size < 1 or any(s < 1 or s % self.patch_size for s in self.img_size):
+            raise ValueError(
+                f"img_size {self.img_size} must be a multiple of patch_size {self.patch_size}"
+            )
+        self.vit = self._build(model_name, **kwargs)
+        self.mean, self.std = (
+            _channels(name, own if given is None else given)
+            for name, given, own in zip(
+                ("mean", "std"), (mean, std), self._statistics(), strict=True
+            )
+        )
+        if pretrained is not False:
+            state_dict, source = self._read(pretrained)
+            name = model_name.partition(".")[0]
+            checkpoint.load_strict(self.vit, self._convert(state_dict), source, name)
+        self.out_indices = _block_numbers(out_indices, len(self.blocks))
+        self._prune(self.out_indices)
+        self.embed_dim = self.vit.embed_dim
+        self.frozen = frozen
+        if frozen:
+            self.requires_grad_(False)
+            self.eval()
+        if with_cp:
+            for block in self.blocks:
+                block.forward = partial(checkpoint_activations, block.forward, use_reentrant=False)
+        if compile:
+            self.compile(**({} if compile is True else compile))
+
+    @property
+    def blocks(self) -> nn.ModuleList:
+        """The transformer blocks of ``vit``."""
+        return getattr(self.vit, self.blocks_name)
+
+    def init_weights(self) -> None:
+        """Do nothing: the constructor has initialised or loaded every weight.
+
+        mmengine would otherwise call the ``init_weights`` of the library's module, which overwrites
+        pretrained weights with random ones.
+        """
+
+    def train(self, mode: bool = True) -> "PlainViT":
+        """Set training mode; a frozen backbone stays in eval mode."""
+        return super().train(mode and not self.frozen)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Compute the features of normalised images.
+
+        Args:
+            x: (B, 3, H, W), normalised with ``mean`` and ``std``.
+
+        Returns:
+            One (B, C, H/P, W/P) map for each of ``out_indices``.
+
+        Raises:
+            ValueError: If H and W are not ``img_size``.
+        """
+        if tuple(x.shape[-2:]) != self.img_size:
+            raise ValueError(
+                f"got an image of {tuple(x.shape[-2:])} pixels, but the backbone was built for "
+                f"img_size={self.img_size}; build it for this size, or test with mode='slide' and "
+                f"crop_size={self.img_size}"
+            )
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
+            return tuple(self._features(x))
+
+    @abstractmethod
+    def _build(self, model_name: str, **kwargs) -> nn.Module:
+        """Return the library's model for ``img_size`` and ``patch_size``, with ``embed_dim``."""
+
+    @abstractmethod
+    def _statistics(self) -> tuple[Sequence[float], Sequence[float]]:
+        """Return the mean and std that the library knows."""
+
+    @abstractmethod
+    def _read(self, pretrained: bool | str | Path) -> tuple[dict[str, Tensor], str]:
+        """Read published weights (True) or a file; return them and a name for messages."""
+
+    @abstractmethod
+    def _convert(self, state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Turn a published state dict into that of ``vit``, renamed and resized."""
+
+    @abstractmethod
+    def _prune(self, indices: list[int]) -> None:
+        """Remove what the outputs of these blocks do not need."""
+
+    @abstractmethod
+    def _features(self, x: Tensor) -> Sequence[Tensor]:
+        """Return the map of each block of ``out_indices``, the final norm on the last block's."""
+
+
+def _channels(name: str, values: Sequence[float]) -> tuple[float, ...]:
+    """Check the mean or std of RGB channels."""
+    values = tuple(values)
+    if len(values) != 3 or not all(0 <= value <= 1 for value in values):
+        raise ValueError(
+            f"{name} must be three numbers in [0, 1], one for each RGB channel, got {values}; "
+            "divide those of images in 0..255 by 255"
+        )
+    return values
+
+
+def _block_numbers(out_indices: int | Sequence[int], depth: int) -> list[int]:
+    """Return the numbers of the blocks that ``out_indices`` means, negative ones resolved.
+
+    Raises:
+        ValueError: If they are not ascending or there are no such blocks.
+    """
+    given = [out_indices] if isinstance(out_indices, int) else list(out_indices)
+    indices = [index + depth if index < 0 else index for index in given]
+    in_range = bool(indices) and all(0 <= index < depth for index in indices)
+    if not in_range or indices != sorted(set(indices)):
+        raise ValueError(f"out_indices {out_indices} must be ascending block numbers below {depth}")
+    return indices
