@@ -1,0 +1,52 @@
+"""Show versions, devices and what is missing; or, with a VFM, what is known of it."""
+
+import argparse
+from collections.abc import Sequence
+
+from vfm_ss.cli.call import call
+from vfm_ss.protocol.vfms import VFMS
+
+
+def main(argv: Sequence[str] | None = None, prog: str = "vfm-ss info") -> int:
+    """Print the environment or a VFM.
+
+    Args:
+        argv: Arguments; those of the process by default.
+        prog: Name of the command in its messages.
+
+    Returns:
+        Exit status: 1 where something that training needs is missing.
+    """
+    return call(run, parser(prog), argv)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the environment or a VFM."""
+    from vfm_ss import info
+
+    if args.vfm is not None:
+        _print(info.vfm_facts(info.find_vfm(args.vfm)))
+        return 0
+    _print(info.environment())
+    problems = info.missing()
+    print()
+    print("\n".join(problems) or "nothing is missing")
+    return 1 if problems else 0
+
+
+def _print(rows: dict[str, str]) -> None:
+    width = max(map(len, rows))
+    for name, value in rows.items():
+        print(f"{name:{width}}  {value}")
+
+
+def parser(prog: str) -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
+    p = argparse.ArgumentParser(
+        prog=prog,
+        description=__doc__,
+        epilog="Exit status: 0 if nothing is missing, 1 if training needs something that is, "
+        "2 at wrong arguments.",
+    )
+    p.add_argument("vfm", nargs="?", metavar="VFM", help=f"one of {', '.join(VFMS)}")
+    return p
