@@ -5,7 +5,7 @@ import os
 import platform
 from pathlib import Path
 
-from vfm_ss import stack
+from vfm_ss.compat import stack
 from vfm_ss.errors import UsageError
 from vfm_ss.protocol.settings import SETTINGS, config_name
 from vfm_ss.protocol.vfms import VFM, VFMS
@@ -62,15 +62,6 @@ def _devices() -> str:
     if not gpus:
         return f"{cpu}; no GPU that torch {torch.__version__} can use"
     return "; ".join([cpu, *(f"{gpu.name}, {gpu.total_memory / 2**30:.0f} GiB" for gpu in gpus)])
-
-
-def missing() -> list[str]:
-    """Return what is missing for training: a line for each, with the command that fixes it."""
-    try:
-        stack.check()
-    except ImportError as error:
-        return [str(error)]
-    return []
 
 
 def find_vfm(name: str) -> VFM:

@@ -4,8 +4,8 @@ import sys
 import pytest
 import torch
 
-from vfm_ss import stack
 from vfm_ss.cli.main import main
+from vfm_ss.compat import stack
 from vfm_ss.protocol.settings import all_config_names
 from vfm_ss.protocol.vfms import VFMS
 
@@ -55,6 +55,8 @@ def test_a_machine_without_torch_and_mmseg_is_told_what_to_install(capsys, monke
     out = capsys.readouterr().out
     assert "torch is not installed" in out
     assert "pip install 'torch>=" in out
+    assert "mmseg is not installed" in out
+    assert "pip install 'vfm_ss[mminstall]'" in out
 
 
 @pytest.mark.parametrize("name", [*VFMS, *(vfm.name for vfm in VFMS.values()), "dinoV2"])

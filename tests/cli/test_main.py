@@ -73,7 +73,7 @@ def test_a_foreseen_error_is_one_line_and_a_traceback_on_request(capsys):
 
 
 def test_the_status_says_who_has_to_act(capsys, monkeypatch):
-    from vfm_ss import stack
+    from vfm_ss.compat import stack
 
     assert outcome(lambda: None, capsys) == (0, "")
     assert outcome(lambda: 1, capsys) == (1, "")

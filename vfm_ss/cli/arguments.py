@@ -3,6 +3,8 @@
 import argparse
 from pathlib import Path
 
+from vfm_ss.compat import stack
+
 
 def add_config(parser: argparse.ArgumentParser) -> None:
     """Add the config and its overrides."""
@@ -44,6 +46,7 @@ class _KeyValues(argparse.Action):
     """mmengine's ``DictAction``, imported when it is needed: ``--help`` needs no torch."""
 
     def __call__(self, parser, namespace, values, option_string=None):
+        stack.check()
         from mmengine.config import DictAction
 
         for item in values:

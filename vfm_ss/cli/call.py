@@ -42,10 +42,11 @@ def call(
     parser.add_argument(
         "--verbose", action="store_true", help="at an error, print the traceback, too"
     )
-    args = parser.parse_args(argv)
     for stream in (sys.stdout, sys.stderr):  # a terminal may lack a letter
         stream.reconfigure(errors="replace")
+    args = None
     try:
+        args = parser.parse_args(argv)
         return run(args) or 0
     except KeyboardInterrupt:
         print(f"{parser.prog}: interrupted", file=sys.stderr)
@@ -54,7 +55,7 @@ def call(
         line = foreseen(error)
         if line is None:
             raise
-        if args.verbose:
+        if args is not None and args.verbose:
             traceback.print_exc()
         print(f"{parser.prog}: error: {printable(line)}", file=sys.stderr)
         return 2 if isinstance(error, (UsageError, ImportError)) else 1

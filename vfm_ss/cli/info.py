@@ -23,12 +23,13 @@ def main(argv: Sequence[str] | None = None, prog: str = "vfm-ss info") -> int:
 def run(args: argparse.Namespace) -> int:
     """Print the environment or a VFM."""
     from vfm_ss import info
+    from vfm_ss.compat import stack
 
     if args.vfm is not None:
         _print(info.vfm_facts(info.find_vfm(args.vfm)))
         return 0
     _print(info.environment())
-    problems = info.missing()
+    problems = list(stack.problems())
     print()
     print("\n".join(problems) or "nothing is missing")
     return 1 if problems else 0

@@ -10,6 +10,7 @@ import importlib.metadata as metadata
 import importlib.util
 import io
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 from packaging.version import Version
@@ -44,8 +45,16 @@ def check() -> None:
     """Check the installed libraries without importing them.
 
     Raises:
-        ImportError: One line that says what is installed, what is needed, and the command that
-            fixes it.
+        ImportError: The first of the `problems`.
+    """
+    for problem in problems():
+        raise ImportError(problem)
+
+
+def problems() -> Iterator[str]:
+    """Yield what keeps the installed libraries from working, without importing them.
+
+    Each is a line that says what is installed, what is needed, and the command that fixes it.
     """
     for module, (names, lowest, too_new) in _NEEDED.items():
         found = installed(module)
@@ -57,14 +66,11 @@ def check() -> None:
             if module in _OPENMMLAB and not (found and found[0] == module)
             else f"pip install '{found[0] if found else names[0]}>={lowest},<{too_new}'"
         )
-        raise ImportError(
-            f"vfm_ss needs {names[0]} >={lowest},<{too_new}, but {have}; fix it with: {fix}"
-        )
-    for module in _OPENMMLAB:
-        name, version = installed(module)
+        yield f"vfm_ss needs {names[0]} >={lowest},<{too_new}, but {have}; fix it with: {fix}"
+    for name, version in filter(None, map(installed, _OPENMMLAB)):
         for missing, requirement in _UNSTATED.get(name, {}).items():
             if importlib.util.find_spec(missing) is None:
-                raise ImportError(
+                yield (
                     f"{name} {version} imports {missing}, which is not installed; fix it with: "
                     f"pip install '{requirement}'"
                 )
