@@ -44,13 +44,13 @@ class Step:
         self.cuda = torch.cuda.is_available()
         self.device = torch.device("cuda" if self.cuda else "cpu")
         self.plain, self.images = side == "plain", args.images
-        if not self.plain:
+        if not self.plain and getattr(args, "keep_memory", True):
             keep_freed_memory()
         init_default_scope("mmseg")
         MMLogger.get_instance("mmengine", log_level="ERROR")  # not a line for each parameter
         torch.manual_seed(0)
         self.base_bytes = 0 if self.cuda else _status("VmRSS")
-        cfg = Config.fromfile(args.config)
+        cfg = args.config if isinstance(args.config, Config) else Config.fromfile(args.config)
         cfg.model.backbone.pretrained = False
         if side == "probe":
             cfg.model.backbone.frozen = True
