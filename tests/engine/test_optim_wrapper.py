@@ -1,7 +1,10 @@
+import logging
+
 import pytest
 import torch
 from mmseg.registry import OPTIM_WRAPPERS
 
+import vfm_ss.engine.optim_wrapper as optim_wrapper_module
 from vfm_ss.engine.optim_wrapper import precision_of
 
 
@@ -46,6 +49,40 @@ def test_auto_is_scaled_fp16_on_a_gpu():
 def test_a_precision_that_is_not_to_be_had_is_refused(precision, message):
     with pytest.raises(ValueError, match=message):
         build(precision=precision)
+
+
+@pytest.mark.parametrize(
+    ("cpuinfo", "slow"),
+    [
+        ("flags\t\t: fpu avx2 avx512f\n", True),
+        ("flags\t\t: fpu avx512f avx512_bf16\n", False),
+        ("flags\t\t: amx_tile amx_bf16\n", False),
+        ("Features\t: fp asimd i8mm\n", True),
+        ("Features\t: fp asimd i8mm bf16\n", False),
+        ("model name\t: bf16-less, but it does not say so\n", False),
+        (None, False),
+    ],
+)
+@pytest.mark.parametrize("precision", ["bf16", "fp32"])
+@pytest.mark.skipif(torch.cuda.is_available(), reason="on a CPU")
+def test_bf16_warns_on_a_cpu_without_its_instructions(
+    cpuinfo, slow, precision, tmp_path, monkeypatch
+):
+    file = tmp_path / "cpuinfo"
+    if cpuinfo is not None:
+        file.write_text(cpuinfo)
+    messages = []
+    monkeypatch.setattr(optim_wrapper_module, "_CPUINFO", file)
+    monkeypatch.setattr(optim_wrapper_module, "print_log", lambda *args: messages.append(args))
+    build(precision=precision)
+    if not slow or precision == "fp32":
+        assert messages == []
+        return
+    ((text, _, level),) = messages
+    assert level == logging.WARNING
+    assert "6 instead of 55 GFLOP/s a core" in text
+    assert "leave out --amp or set optim_wrapper.precision=fp32" in text
+    assert "\n" not in text
 
 
 @pytest.mark.parametrize("parts", [1, 2])

@@ -1,12 +1,19 @@
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import torch
 from mmengine.device import get_device
+from mmengine.logging import print_log
 from mmengine.optim import AmpOptimWrapper, OptimWrapper
 from mmseg.registry import OPTIM_WRAPPERS
 
 _DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}
+
+_CPUINFO = Path("/proc/cpuinfo")
+#: Flags of the CPUs whose matrix products in bf16 are faster than in fp32: x86, x86, ARM.
+_BF16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}
 
 
 class _OptimWrapper(OptimWrapper):
@@ -75,10 +82,34 @@ def MixedPrecisionOptimWrapper(precision: str = "auto", **kwargs) -> OptimWrappe
     if precision not in _DTYPES:
         raise ValueError(f"precision must be auto, fp32, fp16 or bf16, got {precision!r}")
     if precision == "bf16":
+        if on_cpu and _lacks_bf16():
+            print_log(
+                "bf16 is slower than fp32 on this CPU, which has no bf16 instructions (measured on "
+                "such a CPU: 6 instead of 55 GFLOP/s a core, docs/benchmarks.md); leave out --amp "
+                "or set optim_wrapper.precision=fp32",
+                "current",
+                logging.WARNING,
+            )
         return _Bf16OptimWrapper(**kwargs)
     if on_cpu:
         raise ValueError("precision fp16 needs a GPU; use bf16 or fp32 on a CPU")
     return AmpOptimWrapper(dtype="float16", **kwargs)
+
+
+def _lacks_bf16() -> bool:
+    """Return whether the CPU says that it has no bf16 instructions; False if it says nothing."""
+    try:
+        lines = _CPUINFO.read_text().splitlines()
+    except OSError:  # not Linux
+        return False
+    # "flags" on x86, "Features" on ARM
+    flags = {
+        flag
+        for line in lines
+        if line.startswith(("flags", "Features"))
+        for flag in line.partition(":")[2].split()
+    }
+    return bool(flags) and not flags & _BF16_FLAGS
 
 
 def precision_of(optim_wrapper: OptimWrapper) -> str:
