@@ -12,16 +12,14 @@ floor is the network alone: all windows of an image in one pass, without anythin
 """
 
 import argparse
-import os
 import statistics
 import tempfile
 import time
 from contextlib import nullcontext
 from pathlib import Path
 
-import mmseg
-import timm
 import torch
+from common import DTYPES, device_name, make_parser, spread, versions
 from data import write_scenes
 from mmengine.config import ConfigDict
 from mmengine.dataset import pseudo_collate
@@ -35,20 +33,16 @@ from vfm_ss.engine.memory import keep_freed_memory
 from vfm_ss.evaluation import MeanIoUMetric
 
 CASES = {"512x683, 150 classes": (512, 683, 150), "1024x2048, 19 classes": (1024, 2048, 19)}
-DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}
 
 
 def parse_args() -> argparse.Namespace:
     """Parse the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = make_parser(__doc__)
     parser.add_argument("--model", default="vit_tiny_patch16_224", help="a plain ViT of timm")
     parser.add_argument("--depth", type=int, default=4, help="blocks of it; 0 for all")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--batch", type=int, default=1, help="images of a batch, ours")
-    parser.add_argument("--precision", choices=["fp32", *DTYPES], default="fp32", help="of ours")
-    parser.add_argument("--threads", type=int, help="CPU threads (default: torch's)")
+    parser.add_argument("--precision", choices=DTYPES, default="fp32", help="of ours")
     return parser.parse_args()
 
 
@@ -153,12 +147,9 @@ def main() -> None:
     init_default_scope("mmseg")
     MMLogger.get_current_instance().setLevel("ERROR")  # not the tables of classes
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    name = torch.cuda.get_device_name() if device == "cuda" else "CPU"
     print(
-        f"{name}, {torch.get_num_threads()} threads of {os.cpu_count()} cores, torch "
-        f"{torch.__version__}, timm {timm.__version__}, mmseg {mmseg.__version__}; {args.model}, "
-        f"depth {args.depth or 'full'}, {args.precision}, {args.batch} image(s), "
-        f"{args.rounds} rounds\n"
+        f"{device_name()}; {versions()}; {args.model}, depth {args.depth or 'full'}, "
+        f"{args.precision}, {args.batch} image(s), {args.rounds} rounds\n"
     )
     print("| case | stock ms/image | ours ms/image | ratio (smallest-largest) | network alone ms |")
     print("|---|---|---|---|---|")
@@ -194,8 +185,8 @@ def main() -> None:
         alone = network_alone(models["ours"], 2, crop, autocast)
         middles = [1e3 * statistics.median(times[side][1:]) for side in times]
         print(
-            f"| {title} | {middles[0]:.0f} | {middles[1]:.0f} | {statistics.median(ratios):.1f} "
-            f"({min(ratios):.1f}-{max(ratios):.1f}) | {1e3 * alone:.0f} |   "
+            f"| {title} | {middles[0]:.0f} | {middles[1]:.0f} | {spread(ratios, 1)} "
+            f"| {1e3 * alone:.0f} |   "
             f"mIoU differs by {difference:.3f}"
         )
 

@@ -1,16 +1,17 @@
 #!/usr/bin/env python
-"""Time an optimiser step of a config: our recipe, the plain one and linear probing, in turns.
+"""Time an optimiser step of a config: our recipe, the plain one and others, in turns.
 
     python tools/benchmarks/train.py configs/vfm/dinov2_b16_linear_ade20k.py
     python tools/benchmarks/train.py CONFIG --images 2 --rounds 5          # on a CPU
     python tools/benchmarks/train.py CONFIG --sides ours --precision bf16 --compile --batch 16
+    python tools/benchmarks/train.py CONFIG --sides ours mask2former
 
 `ours` is the config as it trains. `plain` has micro-batches of one image, mmseg's own loss of all
 logits at full size (with its training accuracy), mmseg's data preprocessor, one parameter group for
 each parameter, torch's loop over parameters in the optimiser, timm's own attention, and glibc's
-default memory. `probe` is ours with a frozen encoder. Each side is a process of its own, so that
-its peak memory is its own; one step at a time runs. Weights and images are random: no result is
-about a VFM.
+default memory. `probe` is ours with a frozen encoder, `mask2former` ours with that head. Each side
+is a process of its own, so that its peak memory is its own; one step at a time runs. Weights and
+images are random: no result is about a VFM.
 
 Shares of the peak are of what this machine does in a matrix product of the same precision and in a
 copy, measured first. `--images N` times steps of N images; the projected step of 16 adds up 16/N
@@ -23,20 +24,21 @@ import itertools
 import multiprocessing
 import statistics
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+from common import device_name, make_parser, spread, versions
+
 PARTS = ("data", "forward", "loss", "backward", "optimiser")
-SIDES = ("ours", "plain", "probe")
+SIDES = ("ours", "plain", "probe", "mask2former")
 
 
 def parse_args() -> argparse.Namespace:
     """Parse the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = make_parser(__doc__)
     parser.add_argument("config")
-    parser.add_argument("--sides", nargs="+", choices=SIDES, default=list(SIDES))
+    parser.add_argument("--sides", nargs="+", choices=SIDES, default=list(SIDES[:3]))
     parser.add_argument("--batch", default="auto", help="our micro-batch, or auto")
     parser.add_argument("--images", type=int, default=16, help="images of a measured step")
     parser.add_argument("--rounds", type=int, default=5, help="measured steps, after one")
@@ -48,7 +50,6 @@ def parse_args() -> argparse.Namespace:
         default="auto",
         help="of all sides; auto is fp16 on a GPU, fp32 on a CPU",
     )
-    parser.add_argument("--threads", type=int, help="CPU threads (default: torch's)")
     parser.add_argument("--loader", type=int, metavar="N", help="time N batches of the dataloader")
     return parser.parse_args()
 
@@ -60,7 +61,7 @@ class Report:
     Attributes:
         micro_batch: Images of a forward pass.
         precision: As in records.
-        device: Name.
+        machine: Device and versions.
         matmul: FLOP/s of a matrix product in this precision.
         copy: Bytes/s of a copy, read and written.
         flops: FLOP that a step needs.
@@ -72,7 +73,7 @@ class Report:
 
     micro_batch: int = 1
     precision: str = "fp32"
-    device: str = "CPU"
+    machine: str = ""
     matmul: float = 0.0
     copy: float = 0.0
     flops: float = 0.0
@@ -80,13 +81,10 @@ class Report:
     state_bytes: int = 0
     base_bytes: int = 0
     kept_bytes: int = 0
-    versions: dict = field(default_factory=dict)
 
 
 def make_step(name: str, args: argparse.Namespace):
     """Build a side in this process."""
-    import torch
-
     if args.threads:
         torch.set_num_threads(args.threads)
     from training_step import Step
@@ -96,7 +94,8 @@ def make_step(name: str, args: argparse.Namespace):
 
 def describe(name: str, args: argparse.Namespace) -> Report:
     """Measure what a side needs and what the machine can do."""
-    return make_step(name, args).report(Report())
+    step = make_step(name, args)
+    return step.report(Report(machine=f"{device_name()}; {versions()}"))
 
 
 def serve(name: str, args: argparse.Namespace, pipe) -> None:
@@ -136,18 +135,11 @@ def measure(args: argparse.Namespace) -> tuple[dict, dict]:
     return reports, rounds
 
 
-def spread(values: list[float], digits: int = 2) -> str:
-    """Format the median with the smallest and largest value."""
-    low, middle, high = min(values), statistics.median(values), max(values)
-    return f"{middle:.{digits}f} ({low:.{digits}f}-{high:.{digits}f})"
-
-
 def print_report(args: argparse.Namespace, reports: dict, rounds: dict) -> None:
     """Print floors, the table of the sides, and their ratios."""
     first = next(iter(reports.values()))
     matmul, copy = (max(getattr(r, name) for r in reports.values()) for name in ("matmul", "copy"))
-    versions = ", ".join(f"{name} {version}" for name, version in first.versions.items())
-    print(f"{Path(args.config).stem}: {first.device}; {versions}")
+    print(f"{Path(args.config).stem}: {first.machine}")
     print(
         f"measured peaks: matrix product {matmul / 1e12:.3f} TFLOP/s in {first.precision}, "
         f"copy {copy / 1e9:.1f} GB/s; steps of {args.images} images, {args.rounds} rounds, "

@@ -1,4 +1,4 @@
-"""One optimiser step in parts, as `train.py` times it: ours, plain, or linear probing."""
+"""One optimiser step in parts, as `train.py` times it."""
 
 import resource
 import time
@@ -7,9 +7,8 @@ from pathlib import Path
 from types import MethodType
 from unittest.mock import patch
 
-import mmseg
-import timm
 import torch
+from common import DTYPES, rectangles
 from mmengine.config import Config
 from mmengine.logging import MMLogger
 from mmengine.optim import build_optim_wrapper
@@ -19,6 +18,7 @@ from mmseg.models import SegDataPreProcessor
 from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
+from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -29,14 +29,14 @@ from vfm_ss.engine.optim_wrapper import precision_of
 from vfm_ss.models.backbones import sam
 from vfm_ss.models.decode_heads import LinearHead
 
-DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+TARGETS = 10  # classes of an image
 
 
 class Step:
     """A training step on random images.
 
     Args:
-        side: 'ours', 'plain' or 'probe'.
+        side: One of the sides of `train.py`.
         args: Arguments of `train.py`.
     """
 
@@ -54,6 +54,8 @@ class Step:
         cfg.model.backbone.pretrained = False
         if side == "probe":
             cfg.model.backbone.frozen = True
+        if side == "mask2former":
+            cfg.model.decode_head.update(type="SingleScaleMask2FormerHead")
         if not self.plain:
             cfg.model.backbone.update(with_cp=args.checkpointing, compile=args.compile)
         cfg.optim_wrapper.precision = args.precision
@@ -90,14 +92,13 @@ class Step:
             head.loss_by_feat = MethodType(BaseDecodeHead.loss_by_feat, head)
 
     def _make_images(self) -> dict:
-        """Random images, and labels of rectangles with a twentieth of the pixels ignored."""
+        """Random images, and labels of rectangles."""
         height, width = self.model.backbone.img_size
         images, samples = [], []
         for _ in range(self.images):
             images.append(torch.randint(0, 256, (3, height, width), dtype=torch.uint8))
-            cells = torch.randint(0, self.model.decode_head.num_classes, (1, 8, 8))
-            label = cells.repeat_interleave(height // 8, 1).repeat_interleave(width // 8, 2)
-            label[:, : height // 20] = 255
+            classes = torch.randperm(self.model.decode_head.num_classes)[:TARGETS]
+            label = rectangles(classes, height, width)
             samples.append(SegDataSample(gt_sem_seg=PixelData(data=label)))
         if self.cuda:
             images = [image.pin_memory() for image in images]
@@ -178,17 +179,11 @@ class Step:
         trained = sum(p.numel() for p in self.model.parameters() if p.requires_grad)
         weights = sum(p.numel() * p.element_size() for p in self.model.parameters())
         report.precision = precision_of(self.wrapper)
-        report.device = torch.cuda.get_device_name() if self.cuda else _cpu_name()
         report.state_bytes = weights + 3 * 4 * trained
         report.optimiser_bytes = 7 * 4 * trained  # four tensors read and three written
         report.matmul, report.copy = self._peaks(DTYPES[report.precision])
         report.flops = self._flops()
         report.kept_bytes = self._kept_bytes(2) - self._kept_bytes(1)
-        report.versions = {
-            "torch": torch.__version__,
-            "timm": timm.__version__,
-            "mmseg": mmseg.__version__,
-        }
         return report
 
     def _kept_bytes(self, images: int) -> int:
@@ -213,10 +208,10 @@ class Step:
 
     def _peaks(self, dtype: torch.dtype) -> tuple[float, float]:
         side = 8192 if self.cuda else 1536
-        a, b = (torch.randn(side, side, device=self.device, dtype=dtype) for _ in range(2))
+        x, w = (torch.randn(side, side, device=self.device, dtype=dtype) for _ in range(2))
         source = torch.empty(2**28 if self.cuda else 2**25, device=self.device)
         target = torch.empty_like(source)
-        matmul = min(self._time(lambda: a @ b) for _ in range(5))
+        matmul = min(self._time(lambda: F.linear(x, w)) for _ in range(5))
         copy = min(self._time(lambda: target.copy_(source)) for _ in range(5))
         return 2 * side**3 / matmul, 2 * source.nbytes / copy
 
@@ -249,9 +244,3 @@ def _status(key: str) -> int:
         if line.startswith(key):
             return int(line.split()[1]) * 1024
     return 0
-
-
-def _cpu_name() -> str:
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
-    return f"{names[0] if names else 'CPU'}, {torch.get_num_threads()} threads"
