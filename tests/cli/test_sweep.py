@@ -12,8 +12,8 @@ import pytest
 
 from vfm_ss.cli.sweep import _minutes, main
 from vfm_ss.protocol.settings import all_config_names
-from vfm_ss.sweep.engines import local_slots
-from vfm_ss.sweep.lock import RunLock
+from vfm_ss.run_lock import RunLock
+from vfm_ss.sweep.local import local_slots
 
 ROOT = Path(__file__).parents[2]
 
@@ -94,7 +94,7 @@ def test_finished_runs_and_those_of_others_are_left_out(capsys, make_record):
     other = Path("work_dirs/mae_b16_linear_ade20k/seed1")
     other.mkdir(parents=True)
     lock = RunLock(other)
-    assert lock.acquire() is None
+    lock.acquire()
     commands, err = dry_run(capsys, *args)
     assert [command[4] for command in commands] == ["2"]
     assert err == "left out: 1 done\nleft out: 1 running\n"
@@ -212,4 +212,5 @@ sys.exit(f"imported {heavy}" if heavy else 0)
 def test_without_submitit_the_message_says_what_to_install(capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "submitit", None)
     Path("x.py").touch()
-    assert "pip install submitit" in error(capsys, "run", "--configs", "x.py")
+    args = ("--configs", "x.py", "--executor", "slurm", "--time", "5")
+    assert "pip install submitit" in error(capsys, "run", *args)

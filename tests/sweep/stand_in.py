@@ -14,9 +14,11 @@ from dataclasses import asdict
 from pathlib import Path
 
 from vfm_ss.protocol.records import Record
+from vfm_ss.run_lock import hold_run
 
 folder, name, seed, fault = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), sys.argv[4]
 STEPS, pause = 4, float(os.environ.get("STAND_IN_SECONDS", "0"))
+hold_run(folder)
 (folder / "environment").write_text(json.dumps(dict(os.environ)))
 checkpoint, happened = folder / "checkpoint", folder / "happened"
 
@@ -27,12 +29,16 @@ def happen(fault: str) -> None:
     if fault == "kill":
         os.kill(os.getpid(), signal.SIGKILL)
     if fault == "term":
+        if os.environ.get("SUBMITIT_EXECUTOR") == "slurm":  # which tells all processes of a job
+            os.kill(os.getppid(), signal.SIGTERM)
         os.kill(os.getpid(), signal.SIGTERM)
     if fault == "hang":
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         child = subprocess.Popen(["sleep", "1000"])
         (folder / "child").write_text(str(child.pid))
         time.sleep(1000)
+    if fault == "stop":  # it reacts to nothing
+        os.kill(os.getpid(), signal.SIGSTOP)
     if fault == "quit":
         sys.exit(0)
 

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from vfm_ss.cli.sweep import main
-from vfm_ss.sweep import engines, plan
+from vfm_ss.sweep import plan, slurm, worker
 
 
 def expand(work_dir, *_):
@@ -14,11 +14,11 @@ def expand(work_dir, *_):
         folder = Path(work_dir) / name / f"seed{seed}"
         script = str(Path(__file__).with_name("stand_in.py"))
         command = (sys.executable, script, str(folder), name, str(seed), fault)
-        runs.append(plan.Run(name, seed, folder, command))
+        runs.append(plan.PlannedRun(name, seed, folder, command))
     return runs
 
 
 plan.expand = expand
-engines.SlurmEngine.poll_seconds = 0.2
-engines.GRACE_SECONDS = 2.0
+slurm.POLL_SECONDS = 0.2
+worker.GRACE_SECONDS = 2.0
 raise SystemExit(main())

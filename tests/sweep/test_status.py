@@ -2,17 +2,16 @@
 
 import json
 import os
-import time
 from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
-from vfm_ss.cli.sweep import main
+from vfm_ss.cli.sweep import main, watch
+from vfm_ss.run_lock import RUN_LOCK, SWEEP_LOCK, RunLock
 from vfm_ss.sweep.journal import Attempt, Journal
-from vfm_ss.sweep.lock import RunLock
 from vfm_ss.sweep.logs import last_error, progress
-from vfm_ss.sweep.status import discover, duration, exit_status, look, table
+from vfm_ss.sweep.status import RunState, discover, duration, exit_status, look, table
 
 LINE = (
     "2026/11/21 11:34:36 - mmengine - INFO - Iter(train) [ {}/40000]  base_lr: 1e-4 lr: 1e-5  "
@@ -44,7 +43,7 @@ def folder(tmp_path, monkeypatch):
 def a_journal(name="a", seed=0, *results, error=None, job=None):
     attempts = [Attempt("s", 1.0, r, error=error if r == "failed" else None) for r in results]
     gave_up = error if results and results[-1] == "failed" else None
-    return Journal(name, seed, "s", 3, job, gave_up, attempts)
+    return Journal(name, seed, job, gave_up, attempts)
 
 
 def test_a_finished_run_is_done(folder, make_record):
@@ -53,12 +52,13 @@ def test_a_finished_run_is_done(folder, make_record):
     assert (state.name, state.seed, state.error) == ("a", 3, None)
 
 
-def test_a_locked_run_is_running_and_the_log_says_how_far(folder, make_record):
+@pytest.mark.parametrize("name", [RUN_LOCK, SWEEP_LOCK])
+def test_a_locked_run_is_running_and_the_log_says_how_far(folder, make_record, name):
     log = LINE.format(50, "1 day, 2:03:04") + LINE.format(4150, "12:03:04") + "something else\n"
     record = make_record(status="running", step=4000, miou=30.0)
     path = folder(log=log, record=record, journal=a_journal("a", 0, "running"))
-    lock = RunLock(path)
-    assert lock.acquire() is None
+    lock = RunLock(path, name)
+    lock.acquire()
     state = look(path)
     assert (state.state, state.step, state.max_steps) == ("running", 4150, 40000)
     assert (state.eta_seconds, state.miou) == (12 * 3600 + 184, 30.0)
@@ -85,14 +85,16 @@ def test_a_planned_run_is_missing(folder):
     assert (state.state, state.note) == ("missing", "submitted as Slurm job 17_3")
 
 
-def test_a_run_of_plain_mmengine_counts_as_running_while_its_log_is_fresh(folder):
+def test_a_run_that_no_sweep_started_is_running_while_its_training_holds_the_lock(folder):
     path = folder()
     (path / "20261121_1" / "vis_data").mkdir(parents=True)
     log = path / "20261121_1" / "20261121_1.log"
     log.write_text(LINE.format(100, "0:00:09"))
+    lock = RunLock(path)
+    lock.acquire()
     (state,) = discover(["w"])
     assert (state.name, state.seed, state.state, state.step) == ("a", 0, "running", 100)
-    os.utime(log, (time.time() - 3600,) * 2)
+    lock.release()
     assert look(path).state == "stopped"
 
 
@@ -155,7 +157,7 @@ def test_named_pipes_do_not_block(folder):
         os.mkfifo(path / name)
     assert look(path).state == "stopped"
     (path / "sweep.json").unlink()
-    for name in ("sweep.json", "sweep.lock"):
+    for name in ("sweep.json", RUN_LOCK, SWEEP_LOCK):
         os.mkfifo(path / name)
     assert "not a regular file" in look(path).note
 
@@ -233,6 +235,37 @@ def test_watching_ends_when_nothing_is_left_to_do(folder, make_record, capsys):
     folder("a", record=make_record())
     assert main(["status", "w", "--watch"]) == 0
     assert "1 run: 1 done" in capsys.readouterr().out
+
+
+def a_state(state, step):
+    return RunState("a", 0, "w/a/seed0", state, step=step, max_steps=200, eta_seconds=61)
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_every_look_is_shown_until_nothing_is_left(capsys, monkeypatch, terminal):
+    monkeypatch.setattr("sys.stdout.isatty", lambda: terminal)
+    looks = iter([[a_state("running", 50)], [a_state("running", 120)], [a_state("done", 200)]])
+    assert watch(lambda: next(looks), table, 0.01) == [a_state("done", 200)]
+    out = capsys.readouterr().out
+    assert "50/200  00:01:01" in out
+    assert "120/200" in out
+    assert out.count("1 run: ") == 3
+    assert out.count("\x1b[2J") == (3 if terminal else 0), "a file gets no control sequences"
+
+
+def test_ctrl_c_ends_watching():
+    looks = [[a_state("running", 50)]]
+
+    def states():
+        if not looks:
+            raise KeyboardInterrupt
+        return looks.pop()
+
+    assert watch(states, table, 0.01) == [a_state("running", 50)]
+
+
+def test_watching_nothing_ends(capsys):
+    assert watch(lambda: [], table, 0.01) == []
 
 
 def test_folders_reached_twice_count_once(folder, make_record):

@@ -2,14 +2,16 @@
 
 import os
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
 import pytest
 
 from vfm_ss.protocol.runs import collect
+from vfm_ss.run_lock import RUN_LOCK, SWEEP_LOCK, holder, run_holder
 from vfm_ss.sweep.journal import read_journal
-from vfm_ss.sweep.lock import LOCK_NAME, RunLock, process_start
 
 pytestmark = pytest.mark.slow
 
@@ -40,8 +42,15 @@ def results(name, seed=0):
 
 
 def nothing_is_left():
-    left = [*Path("work_dirs").rglob("*.tmp"), *Path("work_dirs").rglob(f"{LOCK_NAME}*")]
-    return not left
+    held = [path for path in Path("work_dirs").glob("*/*") if run_holder(path)]
+    return not held and not list(Path("work_dirs").rglob("*.tmp"))
+
+
+def lives(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False
 
 
 FAULTY = [
@@ -76,7 +85,7 @@ def test_a_sweep_with_faults_ends_by_itself(sweep):
     assert "\x1b" not in out, "a log cannot steer the terminal"
 
     # The hung training ignored SIGTERM and had a child; neither lives on.
-    assert process_start(int(Path("work_dirs/hang/seed0/child").read_text())) is None
+    assert not lives(int(Path("work_dirs/hang/seed0/child").read_text()))
     assert nothing_is_left()
     runs, skipped = collect(["work_dirs"])
     assert len(runs) == 10
@@ -112,7 +121,7 @@ def test_ctrl_c_ends_the_trainings_and_the_same_command_goes_on(sweep):
     out = end(process, 130)
     assert "interrupted; the same command goes on from here" in out
     assert "Traceback" not in out
-    assert [process_start(pid) for pid in trainers] == [None, None]
+    assert not any(map(lives, trainers))
     assert nothing_is_left()
     assert results("a") == ["stopped"]
     out = end(sweep(runs, "status", "work_dirs"), 3)
@@ -123,47 +132,64 @@ def test_ctrl_c_ends_the_trainings_and_the_same_command_goes_on(sweep):
     assert results("a") == ["stopped", "finished"]
 
 
-def test_ctrl_c_ends_a_worker_that_does_not_react(sweep):
-    process = sweep([["a", 0, "none"]], "run", *QUICK, seconds=30)
-    wait_for(lambda: process_of("a") is not None)
-    trainer, worker = process_of("a"), RunLock("work_dirs/a/seed0").holder().owner
-    os.kill(worker.pid, signal.SIGSTOP)
-    process.send_signal(signal.SIGINT)
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_ctrl_c_ends_a_training_that_does_not_react(sweep, number):
+    process = sweep([["a", 0, "stop"]], "run", *QUICK)
+    wait_for(lambda: Path("work_dirs/a/seed0/happened").exists())
+    trainer = holder(Path("work_dirs/a/seed0", RUN_LOCK)).pid
+    process.send_signal(number)
     assert "interrupted" in end(process, 130)
-    assert process_start(worker.pid) != worker.start
-    assert process_start(trainer.pid) != trainer.pid_start
+    assert not lives(trainer)
     assert nothing_is_left()
 
 
-def process_of(name):
-    """Return the attempt that trains a run now, once its process has started."""
-    journal = read_journal(Path("work_dirs", name, "seed0"))
-    last = journal.attempts[-1] if journal and journal.attempts else None
-    return last if last and last.pid_start else None
-
-
-def test_a_killed_worker_is_replaced(sweep):
+def test_a_killed_training_is_replaced(sweep):
     process = sweep([["a", 0, "none"]], "run", *QUICK, seconds=0.4)
     wait_for(lambda: Path("work_dirs/a/seed0/trained").exists())
-    trainer = read_journal("work_dirs/a/seed0").attempts[-1]
-    os.kill(RunLock("work_dirs/a/seed0").holder().owner.pid, signal.SIGKILL)
-    wait_for(lambda: process_start(trainer.pid) != trainer.pid_start)
+    os.kill(holder(Path("work_dirs/a/seed0", RUN_LOCK)).pid, signal.SIGKILL)
     out = end(process, 0)
-    assert "its worker was killed, trying again: a seed 0" in out
+    assert "attempt 1 of 3 failed: a seed 0: killed by SIGKILL" in out
     assert trained("a") == [1, 2, 3, 4]
     assert results("a") == ["failed", "finished"]
-    error = read_journal("work_dirs/a/seed0").attempts[0].error
-    assert error == "the process that looked after it was killed"
+
+
+def test_a_training_by_hand_is_waited_for(sweep, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
+    monkeypatch.setenv("STAND_IN_SECONDS", "0.5")
+    folder = Path("work_dirs/a/seed0")
+    folder.mkdir(parents=True)
+    command = [sys.executable, str(Path(__file__).with_name("stand_in.py")), str(folder)]
+    by_hand = subprocess.Popen([*command, "a", "0", "none"], stdout=subprocess.DEVNULL)
+    wait_for(lambda: (folder / "trained").exists())
+    process = sweep([["a", 0, "none"], ["b", 0, "none"]], "run", *QUICK)
+    out = end(process, 0)
+    by_hand.wait()
+    assert f"trained by another: a seed 0, process {by_hand.pid} on " in out
+    assert trained("a") == trained("b") == [1, 2, 3, 4]
+    assert read_journal(folder).attempts == []
 
 
 def test_what_a_killed_sweep_left_running_is_not_trained_again(sweep):
     runs = [["a", 0, "none"], ["b", 0, "none"]]
     process = sweep(runs, "run", *QUICK, seconds=0.4)
     wait_for(lambda: Path("work_dirs/a/seed0/trained").exists())
+    trainer = holder(Path("work_dirs/a/seed0", RUN_LOCK)).pid
+    process.kill()
+    process.wait()
+    assert holder(Path("work_dirs/a/seed0", SWEEP_LOCK)) is None
+    out = end(sweep(runs, "run", *QUICK), 0)
+    assert f"trained by another: a seed 0, process {trainer} on " in out
+    assert trained("a") == trained("b") == [1, 2, 3, 4]
+    assert results("a") == ["finished"]
+
+
+def test_a_training_that_outlived_its_sweep_and_crashed_is_trained_on(sweep):
+    runs = [["a", 0, "crash-once"]]
+    process = sweep(runs, "run", *QUICK, seconds=0.5)
+    wait_for(lambda: Path("work_dirs/a/seed0/trained").exists())
     process.kill()
     process.wait()
     out = end(sweep(runs, "run", *QUICK), 0)
     assert "trained by another: a seed 0, process " in out
-    assert "done elsewhere: a seed 0" in out
-    assert trained("a") == trained("b") == [1, 2, 3, 4]
-    assert results("a") == ["finished"]
+    assert trained("a") == [1, 2, 3, 4]
+    assert results("a") == ["failed", "finished"]

@@ -10,8 +10,8 @@ import pytest
 
 from vfm_ss.protocol.records import read_record
 from vfm_ss.protocol.runs import collect
+from vfm_ss.run_lock import run_holder
 from vfm_ss.sweep.journal import read_journal
-from vfm_ss.sweep.lock import LOCK_NAME
 
 pytestmark = pytest.mark.slow
 
@@ -81,7 +81,7 @@ def test_a_sweep_with_faults_ends_by_itself(project, tool):
         log = (work_dirs / kind / "seed0" / "train.log").read_text()
         assert "resumed epoch: 0, iter: 2" in log
     assert all(history == histories[0] for history in histories), "a fault changes no result"
-    assert not list(work_dirs.rglob(f"{LOCK_NAME}*"))
+    assert not any(run_holder(path) for path in work_dirs.glob("*/*"))
 
     states = json.loads(tool("sweep.py", "status", "work_dirs", "--format", "json", fails=True))
     assert states["counts"] == {"done": total - 1, "missing": 0, "stopped": 0, "failed": 1,

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from vfm_ss.errors import UsageError
-from vfm_ss.report.table import printable
+from vfm_ss.text import printable
 
 EXIT_STATUSES = (
     "Exit status: 0 if done, 1 at bad data or a failed run, 2 at wrong arguments or with nothing "

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from vfm_ss.cli.call import EXIT_STATUSES, call
 from vfm_ss.errors import UsageError
-from vfm_ss.report.table import printable
+from vfm_ss.text import printable
 
 FORMATS = ("text", "md", "csv", "json", "latex")
 

@@ -6,8 +6,7 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from vfm_ss.protocol.settings import SETTINGS
-
-GAP = "–"
+from vfm_ss.text import GAP
 
 
 class Value(NamedTuple):
@@ -83,11 +82,6 @@ def raw(cell):
 def title(setting: str) -> str:
     """Return a setting's name for people."""
     return SETTINGS[setting].title if setting in SETTINGS else setting
-
-
-def printable(words: str) -> str:
-    """Escape what could steer a terminal or break a line, as file names may hold it."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in words)
 
 
 def digits(n: int, sign: bool = False) -> Callable[[float], str]:

@@ -13,10 +13,10 @@ from vfm_ss.report.table import (
     interval,
     millions,
     p_value,
-    printable,
     text,
     title,
 )
+from vfm_ss.text import printable
 
 
 def summary(a: Analysis) -> str:

@@ -1,5 +1,6 @@
 """Train many runs, whatever happens to one of them; see docs/sweep.md.
 
-`plan` says what to train, `lock` who trains it, `worker` trains one run and survives its failures,
-`engines` starts workers, `scheduler` keeps all of it going, `status` shows it. No torch needed.
+`plan` says what to train, `worker` trains one run and survives its failures, `local` and `slurm`
+start workers, `status` shows how far they are. Who trains a run is told by the locks of
+`vfm_ss.run_lock`. No torch needed.
 """

@@ -1,78 +1,53 @@
-"""What sweeps did for one run: ``sweep.json`` beside the record, written by the lock's owner."""
+"""What sweeps did for one run: ``sweep.json``, written by whoever holds the sweep's lock of it."""
 
 import json
 import os
-import uuid
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
+from typing import get_args
 
 from vfm_ss.protocol.records import read_json
+from vfm_ss.run_lock import SWEEP_LOCK, RunLock, RunLockedError
 
 JOURNAL_NAME = "sweep.json"
-SCHEMA = 1
-#: A ``stopped`` attempt was ended from outside (Ctrl-C, preemption); that is no failure.
-RESULTS = ("running", "finished", "failed", "stopped")
+_SCHEMA = 1
 
 
 @dataclass
 class Attempt:
     """One start of a run's training.
 
-    Attributes:
-        sweep: Id of the sweep that started it.
-        started: Seconds since the epoch.
-        result: One of ``RESULTS``.
-        machine: Where ``pid`` means something, see `lock.this_machine`.
-        pid: Its process, which leads its process group; None before it starts.
-        pid_start: When the process started, see `lock.process_start`.
-        error: What went wrong, one line.
+    ``result`` is ``running``, ``finished``, ``failed``, or ``stopped``: ended from outside (Ctrl-C,
+    a time limit), which is no failure.
     """
 
-    sweep: str
-    started: float
+    sweep: str  # id of the sweep that started it
+    started: float | int  # seconds since the epoch
     result: str = "running"
-    machine: str | None = None
-    pid: int | None = None
-    pid_start: str | None = None
-    error: str | None = None
+    pid: int | None = None  # leads its process group; None before it starts
+    error: str | None = None  # one line
 
 
 @dataclass
 class Journal:
-    """The attempts at one run.
+    """The attempts at one run."""
 
-    Attributes:
-        name: Name of the config.
-        seed: Random seed.
-        sweep: Id of the sweep that takes care of the run now.
-        max_attempts: After so many failed attempts of one sweep, the run has failed.
-        job: Slurm job that trains it or will, or None.
-        error: Why the run has failed, None while it has not.
-        attempts: All attempts, in order.
-    """
-
-    name: str
+    name: str  # of the config
     seed: int
-    sweep: str
-    max_attempts: int
-    job: str | None = None
-    error: str | None = None
-    attempts: list[Attempt] = field(default_factory=list)
-    schema: int = SCHEMA
+    job: str | None = None  # of Slurm, that trains it or will
+    error: str | None = None  # why the run has failed, None while it has not
+    attempts: list = field(default_factory=list)
+    schema: int = _SCHEMA
 
-    def failed_attempts(self) -> int:
-        """Count the failed attempts of the present sweep."""
-        return sum(a.result == "failed" for a in self.attempts if a.sweep == self.sweep)
+    def failures(self, sweep: str) -> list[Attempt]:
+        """Return the failed attempts of a sweep."""
+        return [a for a in self.attempts if a.sweep == sweep and a.result == "failed"]
 
     def write(self, folder: str | Path) -> None:
         """Write it into a run's folder, as a whole or not at all."""
-        path = Path(folder) / JOURNAL_NAME
-        temp = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
-        try:
-            temp.write_text(json.dumps(asdict(self), indent=1) + "\n", encoding="utf-8")
-            os.replace(temp, path)
-        finally:
-            temp.unlink(missing_ok=True)
+        temp = Path(folder, f".{JOURNAL_NAME}.tmp")
+        temp.write_text(json.dumps(asdict(self), indent=1) + "\n", encoding="utf-8")
+        os.replace(temp, Path(folder, JOURNAL_NAME))
 
 
 def read_journal(folder: str | Path) -> Journal | None:
@@ -84,41 +59,43 @@ def read_journal(folder: str | Path) -> Journal | None:
     path = Path(folder) / JOURNAL_NAME
     if not os.path.lexists(path):
         return None
-    data = read_json(path)
-    if not isinstance(data, dict) or data.get("schema") != SCHEMA:
-        raise ValueError(f"{path}: not a journal of this version of tools/sweep.py; delete it")
-    journal = _checked(Journal, _JOURNAL, data, path)
-    journal.attempts = [_checked(Attempt, _ATTEMPT, item, path) for item in journal.attempts]
+    journal = _checked(Journal, read_json(path), path)
+    journal.attempts = [_checked(Attempt, item, path) for item in journal.attempts]
     return journal
 
 
-_TEXT, _TEXT_OR_NULL = (str,), (str, type(None))
-_ATTEMPT = {
-    "sweep": _TEXT,
-    "started": (int, float),
-    "result": _TEXT,
-    "machine": _TEXT_OR_NULL,
-    "pid": (int, type(None)),
-    "pid_start": _TEXT_OR_NULL,
-    "error": _TEXT_OR_NULL,
-}
-_JOURNAL = {
-    "name": _TEXT,
-    "seed": (int,),
-    "sweep": _TEXT,
-    "max_attempts": (int,),
-    "job": _TEXT_OR_NULL,
-    "error": _TEXT_OR_NULL,
-    "attempts": (list,),
-}
+def open_journal(folder: str | Path, name: str, seed: int) -> Journal:
+    """Read the journal of a run to write it again; a new one where there is none, or damage."""
+    try:
+        return read_journal(folder) or Journal(name, seed)
+    except ValueError:
+        return Journal(name, seed)
 
 
-def _checked(cls, types: dict[str, tuple], data, path: Path):
-    values = {}
-    for name, accepted in types.items():
-        value = data.get(name) if isinstance(data, dict) else None
-        if type(value) not in accepted:
-            expected = " or ".join("null" if t is type(None) else t.__name__ for t in accepted)
-            raise ValueError(f"{path}: field {name!r} is not {expected}; delete the file")
-        values[name] = value
+def register(
+    folder: Path, name: str, seed: int, job: str | None = None, error: str | None = None
+) -> None:
+    """Note that a run is planned, so that status knows, or that it waits as ``job`` or has failed.
+
+    Whoever looks after the run already, writes its journal alone.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = RunLock(folder, SWEEP_LOCK)
+    try:
+        lock.acquire(0.2)
+    except RunLockedError:
+        return
+    journal = open_journal(folder, name, seed)
+    journal.job, journal.error = job, error
+    journal.write(folder)
+    lock.release()
+
+
+def _checked(cls, data, path: Path):
+    if not isinstance(data, dict) or (cls is Journal and data.get("schema") != _SCHEMA):
+        raise ValueError(f"{path}: not a journal of this version of vfm_ss; delete the file")
+    values = {f.name: data.get(f.name) for f in fields(cls)}
+    for f in fields(cls):
+        if type(values[f.name]) not in (get_args(f.type) or (f.type,)):
+            raise ValueError(f"{path}: field {f.name!r} is no {f.type}; delete the file")
     return cls(**values)

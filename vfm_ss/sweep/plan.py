@@ -15,20 +15,13 @@ _MIM = Path(__file__).resolve().parents[1] / ".mim"
 
 
 @dataclass(frozen=True)
-class Run:
-    """One run of a sweep.
+class PlannedRun:
+    """A run that a sweep is to train."""
 
-    Attributes:
-        name: Name of its config.
-        seed: Random seed.
-        work_dir: Its folder, ``WORK_DIR/NAME/seedK``.
-        command: Trains it, and goes on from its last checkpoint if there is one.
-    """
-
-    name: str
+    name: str  # of its config
     seed: int
-    work_dir: Path
-    command: tuple[str, ...]
+    work_dir: Path  # WORK_DIR/NAME/seedK
+    command: tuple[str, ...]  # trains it, from its last checkpoint if there is one
 
     def __str__(self) -> str:
         """Name it in messages."""
@@ -47,7 +40,7 @@ def expand(
     seeds: Sequence[int] = (0, 1, 2),
     options: Sequence[str] = (),
     gpus_per_run: int = 1,
-) -> list[Run]:
+) -> list[PlannedRun]:
     """List the runs of a sweep, in the order in which they start: seed by seed.
 
     So all models have a first score before any has a second one.
@@ -94,7 +87,7 @@ def expand(
     ]
 
 
-def _run(work_dir: Path, config: Path, seed: int, options: Sequence[str], gpus: int) -> Run:
+def _run(work_dir: Path, config: Path, seed: int, options: Sequence[str], gpus: int) -> PlannedRun:
     folder = work_dir / config.stem / f"seed{seed}"
     command = [sys.executable]
     if gpus > 1:  # --standalone finds a free port, so that runs do not meet
@@ -102,7 +95,7 @@ def _run(work_dir: Path, config: Path, seed: int, options: Sequence[str], gpus: 
     command += [_short(_MIM / "tools" / "train.py"), str(config)]
     command += ["--seed", str(seed), "--work-dir", str(folder), "--resume"]
     command += ["--launcher", "pytorch"] if gpus > 1 else []
-    return Run(config.stem, seed, folder, (*command, *options))
+    return PlannedRun(config.stem, seed, folder, (*command, *options))
 
 
 def _config_file(name: str) -> Path:

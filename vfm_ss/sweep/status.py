@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import time
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
@@ -12,50 +11,37 @@ from pathlib import Path
 from tabulate import tabulate
 
 from vfm_ss.protocol.records import RECORD_NAME, Record, read_record
-from vfm_ss.report.table import GAP, printable
+from vfm_ss.run_lock import RUN_LOCK, run_holder
 from vfm_ss.sweep.journal import JOURNAL_NAME, Journal, read_journal
-from vfm_ss.sweep.lock import LOCK_NAME, RunLock
 from vfm_ss.sweep.logs import newest_log, progress
+from vfm_ss.text import GAP, printable
 
 #: In the order of the table. ``stopped``: begun, but nobody trains it; ``missing``: not begun.
 STATES = ("running", "failed", "stopped", "missing", "done")
-#: Exit statuses; 2 is that of a wrong command line.
-ALL_DONE, FAILED, NOT_YET = 0, 1, 3
-#: A run that no sweep looks after counts as running while its log is younger than this.
-_UNATTENDED_SECONDS = 300.0
+#: A folder that holds one of these, or what mmengine writes, is a run's.
+_MARKS = {RECORD_NAME, JOURNAL_NAME, RUN_LOCK}
 
 
 @dataclass(frozen=True)
 class RunState:
-    """How far one run is.
+    """How far one run is; None is what its files do not say."""
 
-    Attributes:
-        name: Name of its config.
-        seed: Random seed; None if not known.
-        path: Its folder.
-        state: One of ``STATES``.
-        step: Optimiser steps done; None if not known.
-        max_steps: Optimiser steps of the whole run; None if not known.
-        eta_seconds: Seconds to go, as the log says; None unless running.
-        miou: Mean IoU of the last validation, in percent; None before it.
-        attempts: How often its training was started by a sweep.
-        error: Why it failed, or why its last attempt did; None without a failure.
-        log: The log to look into; None if there is none.
-        note: What else one should know, or ''.
-    """
-
-    name: str
+    name: str  # of its config
     seed: int | None
     path: str
-    state: str
-    step: int | None = None
+    state: str  # one of STATES
+    step: int | None = None  # optimiser steps done
     max_steps: int | None = None
-    eta_seconds: int | None = None
-    miou: float | None = None
-    attempts: int = 0
-    error: str | None = None
-    log: str | None = None
-    note: str = ""
+    eta_seconds: int | None = None  # as the log says; None unless running
+    miou: float | None = None  # of the last validation, in percent
+    attempts: int = 0  # how often a sweep started its training
+    error: str | None = None  # why it failed, or why its last attempt did
+    log: str | None = None  # to look into
+    note: str = ""  # what else one should know
+
+    def __str__(self) -> str:
+        """Name it in messages."""
+        return f"{self.name} seed {GAP if self.seed is None else self.seed}"
 
 
 def look(folder: str | Path, name: str | None = None, seed: int | None = None) -> RunState:
@@ -71,29 +57,34 @@ def look(folder: str | Path, name: str | None = None, seed: int | None = None) -
     record = _or_note(_record, folder, notes)
     journal = _or_note(read_journal, folder, notes)
     log = newest_log(folder)
-    done = progress(log) if log else None
+    logged = progress(log) if log else None
     state = _state(folder, record, journal, log)
-    last = journal.attempts[-1] if journal and journal.attempts else None
     if state == "missing" and journal and journal.job:
         notes.append(f"submitted as Slurm job {journal.job}")
-    error = journal.error if journal and state != "done" else None
-    if error is None and last and state != "done":
-        error = next((a.error for a in reversed(journal.attempts) if a.error), None)
+    errors = [journal.error, *(a.error for a in reversed(journal.attempts))] if journal else []
+    seeded = re.fullmatch(r"seed(\d{1,9})", folder.absolute().name)
+    steps = [source for source in (logged, record) if source]
+    if name is None:
+        own_name = folder.absolute().parent.name if seeded else folder.absolute().name
+        name = (journal or record).name if journal or record else own_name
+    if seed is None:
+        own_seed = int(seeded[1]) if seeded else None
+        seed = (journal or record).seed if journal or record else own_seed
     return RunState(
-        name=name or (journal.name if journal else _named(folder, record)),
-        seed=seed if seed is not None else (journal.seed if journal else _seed(folder, record)),
+        name=name,
+        seed=seed,
         path=str(folder),
         state=state,
-        step=_first(record and state == "done" and record.step, done and done.step,
-                    record and record.step),
-        max_steps=_first(done and done.max_steps, record and record.max_steps),
-        eta_seconds=done.eta_seconds if done and state == "running" else None,
+        # The log is written more often than the record, but cannot say that all is done.
+        step=next((s.step for s in (reversed(steps) if state == "done" else steps)), None),
+        max_steps=next((s.max_steps for s in steps if s.max_steps), None),
+        eta_seconds=logged.eta_seconds if logged and state == "running" else None,
         miou=record.miou if record else None,
         attempts=len(journal.attempts) if journal else 0,
-        error=error,
+        error=next(filter(None, errors), None) if state != "done" else None,
         log=str(log) if log else None,
         note="; ".join(notes),
-    )  # fmt: skip
+    )
 
 
 def discover(roots: Iterable[str | Path]) -> list[RunState]:
@@ -108,66 +99,52 @@ def discover(roots: Iterable[str | Path]) -> list[RunState]:
             raise ValueError(f"{root}: no such folder")
         for folder, subfolders, files in os.walk(root, followlinks=True):
             key = os.path.realpath(folder)
-            if key in found:  # reached again, or a loop
-                subfolders.clear()
-            elif _is_run(folder, subfolders, files):
-                subfolders.clear()
-                found[key] = look(folder)
-            else:
-                found[key] = None
-                subfolders[:] = sorted(s for s in subfolders if not s.startswith("."))
+            is_run = not _MARKS.isdisjoint([*files, *subfolders]) or any(
+                os.path.isdir(os.path.join(folder, name, "vis_data")) for name in subfolders
+            )
+            # Nothing below a run, nor below what is reached again, perhaps by a loop.
+            below = [] if is_run or key in found else subfolders
+            subfolders[:] = sorted(s for s in below if not s.startswith("."))
+            if key not in found:
+                found[key] = look(folder) if is_run else None
     return [state for state in found.values() if state is not None]
 
 
-def merge(planned: Iterable[RunState], found: Iterable[RunState]) -> list[RunState]:
-    """Join runs that were asked for with those that were found, each folder once."""
-    states = {os.path.realpath(state.path): state for state in planned}
-    for state in found:
-        states.setdefault(os.path.realpath(state.path), state)
-    return list(states.values())
-
-
 def exit_status(states: Iterable[RunState]) -> int:
-    """Return 0 if all runs are done, 1 if one has failed, 3 if some are still to do."""
+    """Return 0 if all runs are done, 1 if one has failed, 3 if some are still to do, or none."""
     kinds = {state.state for state in states}
-    if "failed" in kinds:
-        return FAILED
-    return ALL_DONE if kinds == {"done"} else NOT_YET
+    return 1 if "failed" in kinds else 0 if kinds == {"done"} else 3
 
 
 def table(states: Iterable[RunState]) -> str:
     """Return the table as text, failed runs with their error and log below it."""
     states = sorted(states, key=lambda s: (STATES.index(s.state), s.name, s.seed or 0))
+    head = ["run", "seed", "state", "step", "ETA", "mIoU", "attempts"]
+    align = ("left", "right", "left", "right", "right", "right", "right")
     rows = [
         [
             s.name,
-            GAP if s.seed is None else s.seed,
+            s.seed,
             s.state,
-            _steps(s),
-            GAP if s.eta_seconds is None else duration(s.eta_seconds),
-            GAP if s.miou is None else f"{s.miou:.2f}",
-            s.attempts or GAP,
+            None if s.step is None else f"{s.step}/{GAP if s.max_steps is None else s.max_steps}",
+            None if s.eta_seconds is None else duration(s.eta_seconds),
+            None if s.miou is None else f"{s.miou:.2f}",
+            s.attempts or None,
         ]
         for s in states
     ]
-    head = ["run", "seed", "state", "step", "ETA", "mIoU", "attempts"]
-    align = ("left", "right", "left", "right", "right", "right", "right")
-    cells = [[printable(str(cell)) for cell in row] for row in rows]
+    cells = [[GAP if cell is None else printable(str(cell)) for cell in row] for row in rows]
     lines = [tabulate(cells, head, "simple", colalign=align, disable_numparse=True)] if rows else []
-    lines += ["", *_remarks(states)] if any(s.error or s.note for s in states) else []
+    remarks = [printable(line) for state in states for line in _remarks(state)]
+    lines += ["", *remarks] if remarks else []
     return "\n".join([*lines, "", summary(states)]).lstrip("\n") + "\n"
 
 
-def _remarks(states: list[RunState]) -> list[str]:
-    lines = []
-    for s in states:
-        who = f"{s.name} seed {GAP if s.seed is None else s.seed}"
-        if s.error:
-            verb = "failed" if s.state == "failed" else f"{s.state}, but failed before"
-            lines.append(printable(f"{who} {verb}: {s.error}"))
-            lines.append(printable(f"    log: {s.log or 'none'}"))
-        if s.note:
-            lines.append(printable(f"{who}: {s.note}"))
+def _remarks(s: RunState) -> list[str]:
+    lines = [f"{s}: {s.note}"] if s.note else []
+    if s.error:
+        verb = "failed" if s.state == "failed" else f"{s.state}, but failed before"
+        lines = [f"{s} {verb}: {s.error}", f"    log: {s.log or 'none'}", *lines]
     return lines
 
 
@@ -183,11 +160,8 @@ def as_json(states: Iterable[RunState]) -> str:
     """Return the states as JSON: ``counts`` and ``runs``."""
     states = list(states)
     count = Counter(state.state for state in states)
-    data = {
-        "counts": {kind: count[kind] for kind in reversed(STATES)},
-        "runs": [asdict(state) for state in states],
-    }
-    return json.dumps(data, indent=1) + "\n"
+    counts = {kind: count[kind] for kind in reversed(STATES)}
+    return json.dumps({"counts": counts, "runs": list(map(asdict, states))}, indent=1) + "\n"
 
 
 def duration(seconds: float) -> str:
@@ -201,12 +175,10 @@ def duration(seconds: float) -> str:
 def _state(folder: Path, record: Record | None, journal: Journal | None, log: Path | None) -> str:
     if record is not None and record.status == "finished":
         return "done"
-    if RunLock(folder).holder() is not None:
+    if run_holder(folder) is not None:
         return "running"
     if journal is not None and journal.error is not None:
         return "failed"
-    if journal is None and log is not None:
-        return "running" if time.time() - log.stat().st_mtime < _UNATTENDED_SECONDS else "stopped"
     begun = record is not None or log is not None or (journal and journal.attempts)
     return "stopped" if begun else "missing"
 
@@ -222,34 +194,3 @@ def _or_note(read, folder: Path, notes: list[str]):
     except ValueError as error:
         notes.append(str(error))
         return None
-
-
-def _is_run(folder: str, subfolders: list[str], files: list[str]) -> bool:
-    entries = {*subfolders, *files}
-    return not entries.isdisjoint((RECORD_NAME, JOURNAL_NAME, LOCK_NAME)) or any(
-        os.path.isdir(os.path.join(folder, name, "vis_data")) for name in subfolders
-    )
-
-
-def _named(folder: Path, record: Record | None) -> str:
-    if record is not None:
-        return record.name
-    path = folder.absolute()
-    return path.parent.name if re.fullmatch(r"seed\d+", path.name) else path.name
-
-
-def _seed(folder: Path, record: Record | None) -> int | None:
-    if record is not None:
-        return record.seed
-    match = re.fullmatch(r"seed(\d{1,9})", folder.absolute().name)
-    return int(match[1]) if match else None
-
-
-def _steps(state: RunState) -> str:
-    if state.step is None:
-        return GAP
-    return f"{state.step}/{GAP if state.max_steps is None else state.max_steps}"
-
-
-def _first(*values):
-    return next((v for v in values if v is not None and v is not False), None)
