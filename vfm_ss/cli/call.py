@@ -24,6 +24,25 @@ _KINDS = (ValueError, OSError, ImportError, RuntimeError)
 _FRAME = re.compile(r'^ *File "(.+)", line \d+, in .*\n *(.*)$', re.MULTILINE)
 
 
+def command(
+    name: str,
+    parser: Callable[[str], argparse.ArgumentParser],
+    run: Callable[[argparse.Namespace], int | None],
+) -> Callable[..., int]:
+    """Make the ``main(argv, prog)`` of a command.
+
+    Args:
+        name: Name of the command in its messages, unless ``main`` gets another as ``prog``.
+        parser: Makes the parser of its arguments, given the name.
+        run: The command itself, see `call`.
+    """
+
+    def main(argv: Sequence[str] | None = None, prog: str = name) -> int:
+        return call(run, parser(prog), argv)
+
+    return main
+
+
 def call(
     run: Callable[[argparse.Namespace], int | None],
     parser: argparse.ArgumentParser,

@@ -1,27 +1,13 @@
 """Check the data of a config: what is there, what is missing, what cannot be used."""
 
 import argparse
-from collections.abc import Sequence
 
 from vfm_ss.cli.arguments import add_config
-from vfm_ss.cli.call import EXIT_STATUSES, call
-
-
-def main(argv: Sequence[str] | None = None, prog: str = "vfm-ss check-data") -> int:
-    """Check the data of one config.
-
-    Args:
-        argv: Arguments; those of the process by default.
-        prog: Name of the command in its messages.
-
-    Returns:
-        Exit status: 1 where something is missing, damaged or unusable.
-    """
-    return call(run, parser(prog), argv)
+from vfm_ss.cli.call import EXIT_STATUSES, command
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run the check."""
+    """Run the check; return 1 where something is missing, damaged or unusable."""
     from vfm_ss.datasets.check import check_config
 
     return check_config(args.config, args.cfg_options, quick=args.quick, workers=args.workers)
@@ -36,3 +22,6 @@ def parser(prog: str) -> argparse.ArgumentParser:
     )
     p.add_argument("--workers", type=int, default=0, help="number of processes that read")
     return p
+
+
+main = command("vfm-ss check-data", parser, run)

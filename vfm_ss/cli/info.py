@@ -1,27 +1,13 @@
 """Show versions, devices and what is missing; or, with a VFM, what is known of it."""
 
 import argparse
-from collections.abc import Sequence
 
-from vfm_ss.cli.call import call
+from vfm_ss.cli.call import command
 from vfm_ss.protocol.vfms import VFMS
 
 
-def main(argv: Sequence[str] | None = None, prog: str = "vfm-ss info") -> int:
-    """Print the environment or a VFM.
-
-    Args:
-        argv: Arguments; those of the process by default.
-        prog: Name of the command in its messages.
-
-    Returns:
-        Exit status: 1 where something that training needs is missing.
-    """
-    return call(run, parser(prog), argv)
-
-
 def run(args: argparse.Namespace) -> int:
-    """Print the environment or a VFM."""
+    """Print the environment or a VFM; return 1 where training lacks something."""
     from vfm_ss import info
     from vfm_ss.compat import stack
 
@@ -51,3 +37,6 @@ def parser(prog: str) -> argparse.ArgumentParser:
     )
     p.add_argument("vfm", nargs="?", metavar="VFM", help=f"one of {', '.join(VFMS)}")
     return p
+
+
+main = command("vfm-ss info", parser, run)

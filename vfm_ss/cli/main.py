@@ -1,6 +1,6 @@
-"""The command ``vfm-ss``. A command is a module of this folder with a ``main(argv, prog)``.
+"""The command ``vfm-ss``: a command of it is a module of this folder with ``main(argv, prog)``.
 
-Its module is imported when it is called, so that help, ranking and a sweep's status start at once.
+A module is imported when it is called, so that help, ranking and a sweep's status start at once.
 """
 
 import argparse

@@ -2,26 +2,12 @@
 
 import argparse
 import sys
-from collections.abc import Sequence
 
-from vfm_ss.cli.call import EXIT_STATUSES, call
+from vfm_ss.cli.call import EXIT_STATUSES, command
 from vfm_ss.errors import UsageError
 from vfm_ss.text import printable
 
 FORMATS = ("text", "md", "csv", "json", "latex")
-
-
-def main(argv: Sequence[str] | None = None, prog: str = "vfm-ss rank") -> int:
-    """Rank runs and print the result.
-
-    Args:
-        argv: Arguments; those of the process by default.
-        prog: Name of the command in its messages.
-
-    Returns:
-        Exit status: 0, or 2 where nothing is left to rank.
-    """
-    return call(run, parser(prog), argv)
 
 
 def run(args: argparse.Namespace) -> None:
@@ -133,3 +119,6 @@ def parser(prog: str) -> argparse.ArgumentParser:
         help="setting whose ranking cheaper ones should predict (default: the one that costs most)",
     )
     return p
+
+
+main = command("vfm-ss rank", parser, run)

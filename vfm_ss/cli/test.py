@@ -1,23 +1,9 @@
 """Evaluate a checkpoint, and paint its predictions over the images."""
 
 import argparse
-from collections.abc import Sequence
 
 from vfm_ss.cli.arguments import add_config, add_launch
-from vfm_ss.cli.call import EXIT_STATUSES, call
-
-
-def main(argv: Sequence[str] | None = None, prog: str = "vfm-ss test") -> int:
-    """Evaluate one checkpoint.
-
-    Args:
-        argv: Arguments; those of the process by default.
-        prog: Name of the command in its messages.
-
-    Returns:
-        Exit status.
-    """
-    return call(run, parser(prog), argv)
+from vfm_ss.cli.call import EXIT_STATUSES, command
 
 
 def run(args: argparse.Namespace) -> None:
@@ -58,3 +44,6 @@ def parser(prog: str) -> argparse.ArgumentParser:
     )
     p.add_argument("--tta", action="store_true", help="average over augmented images")
     return p
+
+
+main = command("vfm-ss test", parser, run)

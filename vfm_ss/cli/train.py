@@ -1,23 +1,9 @@
 """Train and evaluate one VFM under one setting."""
 
 import argparse
-from collections.abc import Sequence
 
 from vfm_ss.cli.arguments import add_config, add_launch
-from vfm_ss.cli.call import EXIT_STATUSES, call
-
-
-def main(argv: Sequence[str] | None = None, prog: str = "vfm-ss train") -> int:
-    """Train one config.
-
-    Args:
-        argv: Arguments; those of the process by default.
-        prog: Name of the command in its messages.
-
-    Returns:
-        Exit status.
-    """
-    return call(run, parser(prog), argv)
+from vfm_ss.cli.call import EXIT_STATUSES, command
 
 
 def run(args: argparse.Namespace) -> None:
@@ -71,3 +57,6 @@ def _micro_batch(text: str) -> str | int:
         return int(text)
     except ValueError:
         raise argparse.ArgumentTypeError(f"expected an integer or auto, got {text!r}") from None
+
+
+main = command("vfm-ss train", parser, run)

@@ -1,4 +1,4 @@
-"""How should I benchmark? Which cheap settings predict the ranking under a dear one."""
+"""How should I benchmark? Which cheap settings predict the ranking under an expensive one."""
 
 from itertools import combinations
 

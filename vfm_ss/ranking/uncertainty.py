@@ -67,7 +67,7 @@ def noise(cells: pd.DataFrame) -> Noise:
     """Measure the scatter over seeds of one setting.
 
     Args:
-        cells: One setting's rows of `ranking.scores`, indexed by VFM.
+        cells: One setting's rows of `agreement.scores`, indexed by VFM.
     """
     residuals = []
     for mean, runs in zip(cells["mean"], cells["runs"], strict=True):
@@ -88,10 +88,10 @@ def tau_interval(x: Noise, y: Noise, draws: int = DRAWS, seed: int = 0) -> tuple
     """Return a 95 % confidence interval of Kendall's tau between two settings.
 
     The percentile bootstrap adds the seeds' noise once more to scores that already carry it. That
-    can only take rankings apart, so where the true rankings are the same it would seldom say so.
-    Hence the interval is extended to 1 where one common order of the models explains both
+    can only pull rankings apart, so where the true rankings are the same it would rarely say so.
+    The interval is therefore extended to 1 where one common order of the models explains both
     settings, as judged by an F test of the distance to the nearest such scores, and likewise to -1
-    with one setting reversed. ``tests/benchmark/test_uncertainty.py`` checks the coverage.
+    with one setting reversed. ``tests/ranking/test_uncertainty.py`` checks the coverage.
 
     Args:
         x: Scores of one setting.

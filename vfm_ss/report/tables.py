@@ -186,7 +186,7 @@ def prediction_table(a: Analysis, target: str, brief: bool = False) -> Table:
     note = (
         f"How well the other settings predict the ranking under {title(target)}: their mean "
         "standardised score against its mIoU. Time is relative to "
-        f"{title(a.baseline)}. Found and judged on the same models, so a little flattering."
+        f"{title(a.baseline)}. Found and judged on the same models, so slightly optimistic."
     )
     if len(table) < len(every):
         note += f" The best {len(table)} of {len(every):,} sets."
