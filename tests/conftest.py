@@ -42,15 +42,15 @@ def _record(vfm="dinov2", setting="default", seed=0, miou=50.0, **changes):
         "size": s.size,
         "patch": s.patch,
         "decoder": s.decoder,
-        "train_dataset": s.train_dataset,
-        "eval_dataset": s.eval_dataset,
+        "train_dataset": s.data.train,
+        "eval_dataset": s.data.eval,
         "seed": seed,
         "status": "finished",
-        "step": s.steps,
-        "max_steps": s.steps,
+        "step": s.data.steps,
+        "max_steps": s.data.steps,
         "miou": miou,
         "best_miou": miou,
-        "history": [[s.steps, miou]],
+        "history": [[s.data.steps, miou]],
     }
     return Record(**values | changes)
 

@@ -46,13 +46,13 @@ def test_a_leaf_is_what_its_name_says(path):
     assert backbone.arch[0] == name.size
     assert backbone.patch_size == name.patch
     assert backbone.pretrained is True
-    assert backbone.get("frozen", False) == setting.frozen
-    assert tuple(backbone.img_size) == (setting.crop_size,) * 2
+    assert backbone.get("frozen", False) == (setting.decoder == "probe")
+    assert tuple(backbone.img_size) == (setting.data.crop_size,) * 2
     assert head.type == HEADS[name.decoder]
-    assert head.num_classes == setting.num_classes
-    assert cfg.train_dataloader.dataset.type == DATASETS[setting.train_dataset]
-    assert cfg.val_dataloader.dataset.type == DATASETS[setting.eval_dataset]
-    assert cfg.train_cfg.max_iters == setting.steps
+    assert head.num_classes == setting.data.num_classes
+    assert cfg.train_dataloader.dataset.type == DATASETS[setting.data.train]
+    assert cfg.val_dataloader.dataset.type == DATASETS[setting.data.eval]
+    assert cfg.train_cfg.max_iters == setting.data.steps
     assert cfg.train_cfg.effective_batch == 16
     assert cfg.train_cfg.micro_batch == "auto"
     assert cfg.train_dataloader.batch_size == 16
@@ -70,7 +70,7 @@ def test_its_model_is_built_at_full_size(name):
     with torch.device("meta"):
         model = MODELS.build(cfg.model)
     frozen = not any(p.requires_grad for p in model.backbone.parameters())
-    assert frozen == SETTINGS[parse_config_name(name).setting].frozen
+    assert frozen == (SETTINGS[parse_config_name(name).setting].decoder == "probe")
     assert model.decode_head.in_channels == model.backbone.embed_dim
     assert model.test_cfg.crop_size == model.backbone.img_size
 

@@ -40,14 +40,14 @@ def test_every_setting_changes_one_thing_of_the_default():
 
 
 def test_data_facts_follow_the_setting():
-    gta = SETTINGS["gta2cityscapes"]
-    assert (gta.train_dataset, gta.eval_dataset) == ("gta", "cityscapes")
+    gta = SETTINGS["gta2cityscapes"].data
+    assert (gta.train, gta.eval) == ("gta", "cityscapes")
     assert (gta.crop_size, gta.num_classes, gta.steps) == (1024, 19, 20_000)
-    default = SETTINGS["default"]
+    default = SETTINGS["default"].data
     assert (default.crop_size, default.num_classes, default.steps) == (512, 150, 40_000)
-    voc = SETTINGS["voc2012"]
+    voc = SETTINGS["voc2012"].data
     assert (voc.crop_size, voc.num_classes, voc.steps) == (512, 21, 20_000)
-    assert [s.name for s in SETTINGS.values() if s.frozen] == ["probe"]
+    assert [s.name for s in SETTINGS.values() if s.decoder == "probe"] == ["probe"]
 
 
 def test_published_taus_are_ones_that_ten_models_without_ties_can_have():

@@ -74,36 +74,6 @@ class Setting:
     paper_time: float | None = None
     paper_params: float | None = None
 
-    @property
-    def frozen(self) -> bool:
-        """Whether the encoder is frozen."""
-        return self.decoder == "probe"
-
-    @property
-    def train_dataset(self) -> str:
-        """The dataset trained on, as in records."""
-        return self.data.train
-
-    @property
-    def eval_dataset(self) -> str:
-        """The dataset evaluated on, as in records."""
-        return self.data.eval
-
-    @property
-    def crop_size(self) -> int:
-        """Side of the square training crop, in pixels."""
-        return self.data.crop_size
-
-    @property
-    def num_classes(self) -> int:
-        """Number of classes."""
-        return self.data.num_classes
-
-    @property
-    def steps(self) -> int:
-        """Optimiser steps of 16 images."""
-        return self.data.steps
-
 
 #: The paper's eight settings in its order; each changes one thing of the first.
 SETTINGS = {

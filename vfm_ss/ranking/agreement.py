@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from statistics import fmean, stdev
+from statistics import fmean
 
 import numpy as np
 import pandas as pd
@@ -44,22 +44,18 @@ def scores(runs: Iterable[Run]) -> pd.DataFrame:
         One row per (setting, vfm) with ``mean``, ``std`` (of the sample; NaN for one seed),
         ``seeds`` (their number) and ``runs``. Settings are in the paper's order, then by name.
     """
-    cells = {}
-    for run in runs:
-        cells.setdefault((run.setting, run.vfm), []).append(run)
-    order = {name: i for i, name in enumerate(SETTINGS)}
-    rows = {}
-    for key in sorted(cells, key=lambda k: (order.get(k[0], len(order)), *k)):
-        values = [run.miou for run in cells[key]]
-        rows[key] = {
-            # Equal seeds in another order or another sum must tie, hence the rounding.
-            "mean": round(fmean(values), 9),
-            "std": stdev(values) if len(values) > 1 else float("nan"),
-            "seeds": len(values),
-            "runs": cells[key],
-        }
-    index = pd.MultiIndex.from_tuples(rows, names=["setting", "vfm"])
-    return pd.DataFrame(list(rows.values()), index=index)
+    table = pd.DataFrame(
+        [(run.setting, run.vfm, run.miou, run) for run in runs],
+        columns=["setting", "vfm", "miou", "runs"],
+    )
+    place = {name: i for i, name in enumerate(SETTINGS)}
+    table["place"] = table["setting"].map(place).fillna(len(place))
+    groups = table.groupby(["place", "setting", "vfm"])
+    cells = groups["miou"].agg(mean=fmean, std="std", seeds="size")
+    # Equal seeds in another order or another sum must tie.
+    cells["mean"] = cells["mean"].round(9)
+    cells["runs"] = groups["runs"].agg(list)
+    return cells.droplevel("place")
 
 
 def ranks(means: pd.Series) -> pd.Series:
@@ -80,8 +76,9 @@ def agreement(x: pd.Series, y: pd.Series) -> Agreement:
     common = x.index.intersection(y.index)
     x, y = x[common], y[common]
     n = len(common)
-    pairs = n * (n - 1) // 2
-    ties = pairs - int(((_signs(x) != 0) & (_signs(y) != 0)).sum()) // 2
+    i, j = np.triu_indices(n, 1)
+    a, b = x.to_numpy(), y.to_numpy()
+    ties = int(((a[i] == a[j]) | (b[i] == b[j])).sum())
     if n < 2 or x.nunique() < 2 or y.nunique() < 2:
         return Agreement(n, None, None, exact=False, ties=ties)
     exact = not ties and n <= _EXACT
@@ -111,11 +108,6 @@ def tau_b(x: np.ndarray, y: np.ndarray, block: int = 2_000_000) -> np.ndarray:
         with np.errstate(invalid="ignore"):
             taus.append((a * b).sum(1) / np.sqrt((a * a).sum(1) * (b * b).sum(1)))
     return np.concatenate(taus)
-
-
-def _signs(scores: pd.Series):
-    values = scores.to_numpy()
-    return (values[:, None] > values) * 1 - (values[:, None] < values) * 1
 
 
 def rank_shift(means: pd.Series, baseline: pd.Series) -> pd.Series:
