@@ -207,6 +207,55 @@ def test_every_key_that_does_not_match_is_listed(changes, message, small_vit, tm
     assert "\n" not in str(error.value)
 
 
+TINY = dict(type="TimmViT", model_name="vit_tiny_patch16_224", depth=2, img_size=224)
+
+
+@pytest.mark.parametrize(
+    ("prefix", "told"),
+    [
+        ("model.backbone.", "All unknown keys of the file start with 'model.backbone.': save them"),
+        ("teacher.", "30 of 32 unknown keys of the file start with 'teacher.': save them"),
+        ("module.", None),  # that of DistributedDataParallel is removed
+    ],
+)
+def test_the_prefix_of_a_files_keys_is_named(prefix, told, small_vit, tmp_path):
+    state = small_vit("vit_tiny_patch16_224").state_dict()
+    renamed = {f"{prefix}{name}": value for name, value in state.items()}
+    if prefix == "teacher.":
+        renamed.update({"student.x.weight": torch.ones(1), "student.y.weight": torch.ones(1)})
+    torch.save(renamed, tmp_path / "prefixed.pth")
+    cfg = {**TINY, "pretrained": tmp_path / "prefixed.pth"}
+    if told is None:
+        assert torch.equal(MODELS.build(cfg).vit.pos_embed, state["pos_embed"])
+        return
+    with pytest.raises(ValueError, match="does not fit vit_tiny_patch16_224") as error:
+        MODELS.build(cfg)
+    message = str(error.value)
+    assert message.endswith(f"{told} without it")
+    assert "30 missing: cls_token, pos_embed, patch_embed.proj.weight and 27 more;" in message
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize(
+    ("file", "model"),
+    [
+        ("vit_small_patch14_reg4_dinov2", "vit_small_patch14_dinov2"),
+        ("vit_small_patch14_dinov2", "vit_small_patch14_reg4_dinov2"),
+        ("vit_tiny_patch16_224", "beit_base_patch16_224"),
+        ("eva02_tiny_patch14_224", "vit_tiny_patch16_224"),
+    ],
+)
+@pytest.mark.parametrize("size", [224, 256])
+def test_a_file_of_another_architecture_is_one_line(file, model, size, small_vit, weights_of):
+    path = weights_of(small_vit(file, depth=1, embed_dim=48, num_heads=3))
+    with pytest.raises(ValueError, match=f"does not fit {model}, check arch and the file") as error:
+        MODELS.build(dict(type="TimmViT", model_name=model, depth=1, embed_dim=48, num_heads=3,
+                          img_size=size, pretrained=path))  # fmt: skip
+    assert str(path) in str(error.value)
+    assert "\n" not in str(error.value)
+    assert len(str(error.value)) < 800
+
+
 def test_weights_of_the_other_size_are_refused(small_vit, weights_of):
     path = weights_of(small_vit(VFMS["mae"].base))
     with pytest.raises(ValueError, match="does not fit vit_large_patch16_224, check arch"):

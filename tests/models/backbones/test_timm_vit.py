@@ -105,6 +105,12 @@ def test_statistics_are_those_of_timm_but_for_beit3(key, arch):
     assert (backbone.mean, backbone.std) == expected
 
 
+def test_given_statistics_win():
+    backbone = tiny(mean=(0.1, 0.2, 0.3), std=[0.4, 0.5, 0.6])
+    assert (backbone.mean, backbone.std) == ((0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
+    assert tiny(mean=(0.1, 0.2, 0.3)).std == (0.5, 0.5, 0.5)
+
+
 @pytest.mark.parametrize(
     ("config", "trainable"),  # millions, the paper's Table 3
     [
@@ -132,6 +138,9 @@ def test_trainable_parameters_with_dinov2_are_the_papers(config, trainable):
     ("make", "message"),
     [
         (lambda: tiny(img_size=100), r"img_size \(100, 100\) must be a multiple of patch_size 16"),
+        (lambda: tiny(patch_size=0), "must be a multiple of patch_size 0"),
+        (lambda: tiny(mean=(123.7, 116.3, 103.5)), r"mean must be three numbers in \[0, 1\]"),
+        (lambda: tiny(std=(0.5, 0.5)), "std must be three numbers"),
         (lambda: tiny(out_indices=3), "out_indices 3 must be ascending block numbers below 3"),
         (lambda: tiny(out_indices=(1, 0)), "ascending"),
         (lambda: tiny(out_indices=()), "ascending"),

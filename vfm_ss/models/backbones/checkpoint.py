@@ -3,8 +3,10 @@
 Everything read here is data: safetensors, or ``torch.load(..., weights_only=True)``.
 """
 
-import inspect
+import contextlib
 import pickle
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import timm.models
@@ -89,23 +91,19 @@ def read_file(path: str | Path) -> dict[str, torch.Tensor]:
     return state_dict
 
 
-def to_timm(state_dict: dict[str, torch.Tensor], vit: nn.Module) -> dict[str, torch.Tensor]:
-    """Rename a published state dict to timm's names and resize what timm resizes.
-
-    timm recognises the authors' layouts in each model's own filter, which also applies FlexiViT's
-    resize to the patch embedding and the bicubic one to the position embedding.
-
-    Args:
-        state_dict: As published.
-        vit: The timm model, built at the new image and patch size.
-    """
-    rename = getattr(inspect.getmodule(type(vit)), "checkpoint_filter_fn", None)
-    if rename is None:
-        return state_dict
-    options = {}
-    if "adapt_layer_scale" in inspect.signature(rename).parameters:
-        options["adapt_layer_scale"] = True  # DeiT III's own names of layer scale
-    return rename(state_dict, vit, **options)
+@contextlib.contextmanager
+def converting(
+    vit: nn.Module, state_dict: dict[str, torch.Tensor], source: str, name: str
+) -> Iterator[None]:
+    """Name the file where its weights cannot be renamed and resized; see ``load_strict``."""
+    try:
+        yield
+    except Exception as error:  # a library's filter fails on other files in any way
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        raise ValueError(
+            f"{source} does not fit {name}, check arch and the file. Its weights cannot be "
+            f"converted ({reason}){_prefix(state_dict, vit.state_dict())}"
+        ) from error
 
 
 def load_strict(
@@ -120,8 +118,7 @@ def load_strict(
         name: How the message calls the model.
 
     Raises:
-        ValueError: Names the source and lists every key that is missing, left over or of another
-            shape.
+        ValueError: Names the source, and how many keys are missing, left over or of another shape.
     """
     state_dict = {k: v for k, v in state_dict.items() if not k.startswith(_DROPPED)}
     expected = {k: v for k, v in vit.state_dict().items() if not k.startswith(_DROPPED)}
@@ -135,6 +132,30 @@ def load_strict(
         ],
     }
     if any(problems.values()):
-        found = "; ".join(f"{len(v)} {k}: {', '.join(v)}" for k, v in problems.items() if v)
-        raise ValueError(f"{source} does not fit {name}, check arch and the file. Keys {found}")
+        found = "; ".join(f"{len(v)} {k}: {_some(v)}" for k, v in problems.items() if v)
+        prefix = _prefix(problems["unexpected"], expected)
+        raise ValueError(
+            f"{source} does not fit {name}, check arch and the file. Keys {found}{prefix}"
+        )
     vit.load_state_dict(state_dict, strict=False)
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+
+def _prefix(found: Iterable[str], expected: Iterable[str]) -> str:
+    """Name what stands before most of the expected names in a file, if anything does."""
+    expected = set(expected)
+    found = [name.split(".") for name in found if name not in expected]
+    prefixes = Counter(
+        ".".join(parts[:i])
+        for parts in found
+        for i in range(1, len(parts))
+        if ".".join(parts[i:]) in expected
+    )
+    prefix, count = prefixes.most_common(1)[0] if prefixes else ("", 0)
+    if 2 * count < len(expected):
+        return ""
+    which = "All" if count == len(found) else f"{count} of {len(found)}"
+    return f". {which} unknown keys of the file start with '{prefix}.': save them without it"

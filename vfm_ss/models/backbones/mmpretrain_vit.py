@@ -97,9 +97,8 @@ class MMPretrainViT(PlainViT):
             ) from error
         if model_name == "ViTSAM":
             kwargs.setdefault("out_channels", 0)  # without its neck
-            grid_size = tuple(size // self.patch_size for size in self.img_size)
             if "window_size" not in kwargs:
-                kwargs["window_size"] = scaled_window(grid_size, self.patch_size)
+                kwargs["window_size"] = scaled_window(self.grid_size, self.patch_size)
         cfg = {"img_size": self.img_size, "patch_size": self.patch_size, "out_type": "featmap"}
         try:
             vit = MMPRETRAIN_MODELS.build(
@@ -161,13 +160,17 @@ class MMPretrainViT(PlainViT):
         return value
 
     def _prune(self, indices: list[int]) -> None:
-        last = indices[-1]
-        if last < len(self.blocks) - 1:
-            del self.vit.layers[last + 1 :]
+        left = indices[-1] + 1
+        if left < len(self.blocks):
+            del self.vit.layers[left:]
+            self.vit.num_layers = left
             if getattr(self.vit, "final_norm", False):
                 self.vit.final_norm = False
                 del self.vit.ln1
         self.vit.out_indices = indices
+
+    def _layer_id(self, name: str) -> int:
+        return self.vit.get_layer_depth(name)[0]
 
     def _features(self, x: Tensor) -> Sequence[Tensor]:
         return self.vit(x)

@@ -47,6 +47,7 @@ class PlainViT(BaseModule):
     Attributes:
         img_size: (H, W).
         patch_size: P.
+        grid_size: (H/P, W/P).
         embed_dim: C.
         mean, std: As above, three numbers each.
         out_indices: Block numbers from 0.
@@ -83,6 +84,7 @@ class PlainViT(BaseModule):
             raise ValueError(
                 f"img_size {self.img_size} must be a multiple of patch_size {self.patch_size}"
             )
+        self.grid_size = tuple(size // self.patch_size for size in self.img_size)
         self.vit = self._build(model_name, **kwargs)
         self.mean, self.std = (
             _channels(name, own if given is None else given)
@@ -93,7 +95,9 @@ class PlainViT(BaseModule):
         if pretrained is not False:
             state_dict, source = self._read(pretrained)
             name = model_name.partition(".")[0]
-            checkpoint.load_strict(self.vit, self._convert(state_dict), source, name)
+            with checkpoint.converting(self.vit, state_dict, source, name):
+                state_dict = self._convert(state_dict)
+            checkpoint.load_strict(self.vit, state_dict, source, name)
         self.out_indices = _block_numbers(out_indices, len(self.blocks))
         self._prune(self.out_indices)
         self.embed_dim = self.vit.embed_dim
@@ -122,6 +126,26 @@ class PlainViT(BaseModule):
     def train(self, mode: bool = True) -> "PlainViT":
         """Set training mode; a frozen backbone stays in eval mode."""
         return super().train(mode and not self.frozen)
+
+    def get_layer_depth(self, param_name: str, prefix: str = "") -> tuple[int, int]:
+        """Return the layer of a parameter, for layer-wise decay of the learning rate.
+
+        The layers are the library's own (timm's ``param_groups_layer_decay``, mmpretrain's
+        ``get_layer_depth``) of the blocks that are left: 0 for all before the blocks, i + 1 for
+        block i. timm counts the final norm to the last block, mmpretrain to what follows.
+
+        Args:
+            param_name: Name of a parameter of a model.
+            prefix: What this backbone's names start with in it; any other name follows it.
+
+        Returns:
+            The number of the layer, and that of all layers: the blocks, what is before and what
+            follows.
+        """
+        layers = len(self.blocks) + 2
+        if not param_name.startswith(prefix):
+            return layers - 1, layers
+        return self._layer_id(param_name.removeprefix(prefix).removeprefix("vit.")), layers
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """Compute the features of normalised images.
@@ -163,6 +187,10 @@ class PlainViT(BaseModule):
     @abstractmethod
     def _prune(self, indices: list[int]) -> None:
         """Remove what the outputs of these blocks do not need."""
+
+    @abstractmethod
+    def _layer_id(self, name: str) -> int:
+        """Return the layer of a parameter of ``vit``; see ``get_layer_depth``."""
 
     @abstractmethod
     def _features(self, x: Tensor) -> Sequence[Tensor]:

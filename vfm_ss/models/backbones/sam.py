@@ -64,8 +64,7 @@ class SAM(VFMBackbone):
 
     def _build(self, model_name: str, window_size: int | None = None, **timm_kwargs) -> nn.Module:
         if window_size is None:
-            grid_size = tuple(size // self.patch_size for size in self.img_size)
-            window_size = scaled_window(grid_size, self.patch_size)
+            window_size = scaled_window(self.grid_size, self.patch_size)
         vit = super()._build(model_name, window_size=window_size, **timm_kwargs)
         use_fused_rel_pos(vit)
         return vit
@@ -83,6 +82,3 @@ class SAM(VFMBackbone):
             elif name.endswith(("rel_pos_h", "rel_pos_w")):
                 converted[name] = resize_rel_pos(value, target[name][0])
         return converted
-
-    def _norm_is_head(self) -> bool:
-        return True  # the neck

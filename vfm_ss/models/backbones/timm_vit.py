@@ -3,9 +3,12 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-import timm
 from mmseg.registry import MODELS
+from timm.layers import to_2tuple
+from timm.models import group_parameters
 from torch import Tensor, nn
+
+from vfm_ss.compat.timm import apply_filter, create_model, stop_rope_augmentation
 
 from . import checkpoint
 from .plain_vit import PlainViT
@@ -16,33 +19,42 @@ class TimmViT(PlainViT):
     """A plain vision transformer of timm.
 
     Pretrained patch embeddings are resized as in FlexiViT (pseudo-inverse resize, arXiv
-    2212.08013) and position embeddings bicubically, both by timm and at load time; training then
-    updates the resized ones.
+    2212.08013) and position embeddings bicubically, both by timm and at load time (bilinearly where
+    timm does so: FlexiViT, C-RADIO); training then updates the resized ones.
 
     The arguments are those of :class:`PlainViT`. ``model_name`` has timm's pretrained tag where
     there are several (``'vit_base_patch14_dinov2.lvd142m'``); ``pretrained`` is True for timm's
     weights from the Hugging Face Hub, or a file in timm's or the authors' layout; all others go to
-    ``timm.create_model`` (``depth``, ``drop_path_rate``, ...).
+    ``timm.create_model`` (``depth``, ``drop_path_rate``, ...). What timm does at random to rotary
+    coordinates in training (Sapiens2) is off, unless ``rope_rescale_coords`` or the like is given.
     """
 
     blocks_name = "blocks"
 
     def _build(self, model_name: str, **timm_kwargs) -> nn.Module:
         try:
-            vit = timm.create_model(
+            vit, self._filter = create_model(
                 model_name,
-                pretrained=False,
                 img_size=self.img_size,
                 patch_size=self.patch_size,
                 num_classes=0,
                 **timm_kwargs,
             )
-        except (RuntimeError, TypeError) as error:
-            raise ValueError(f"timm cannot build {model_name!r} as a ViT: {error}") from error
+        except (AssertionError, RuntimeError, TypeError, ValueError) as error:
+            reason = " ".join(str(error).split()) or type(error).__name__
+            raise ValueError(f"timm cannot build {model_name!r} as a ViT: {reason}") from error
         if not all(hasattr(vit, name) for name in ("blocks", "patch_embed", "pos_embed")):
             raise ValueError(
                 f"{model_name!r} is no plain ViT: it lacks timm's blocks, patch_embed or pos_embed"
             )
+        patch, grid = to_2tuple(vit.patch_embed.patch_size), tuple(vit.patch_embed.grid_size)
+        if set(patch) != {self.patch_size} or grid != self.grid_size:
+            raise ValueError(
+                f"{model_name!r} is no plain ViT: asked for {self.grid_size} patches of "
+                f"{self.patch_size} pixels, timm builds {grid} of {patch} behind a stem of its own"
+            )
+        if not any(name.endswith("_coords") for name in timm_kwargs):
+            stop_rope_augmentation(vit)
         return vit
 
     def _statistics(self) -> tuple[Sequence[float], Sequence[float]]:
@@ -54,15 +66,17 @@ class TimmViT(PlainViT):
         return checkpoint.read_file(pretrained), str(pretrained)
 
     def _convert(self, state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
-        return checkpoint.to_timm(state_dict, self.vit)
+        return apply_filter(self._filter, state_dict, self.vit)
 
     def _prune(self, indices: list[int]) -> None:
-        self._has_norm = indices[-1] == len(self.blocks) - 1 and not self._norm_is_head()
+        # SAM's end is a neck, which timm prunes as others' norm: no part of the dense features.
+        self._has_norm = indices[-1] == len(self.blocks) - 1 and hasattr(self.vit, "norm")
         self.vit.prune_intermediate_layers(indices, prune_norm=not self._has_norm, prune_head=True)
+        matcher = self.vit.group_matcher(coarse=False)
+        self._layer_ids = group_parameters(self.vit, matcher, reverse=True)
 
-    def _norm_is_head(self) -> bool:
-        """Whether what timm prunes as the final norm is not part of the dense features."""
-        return False
+    def _layer_id(self, name: str) -> int:
+        return self._layer_ids[name]
 
     def _features(self, x: Tensor) -> Sequence[Tensor]:
         outs = self.vit.forward_intermediates(
