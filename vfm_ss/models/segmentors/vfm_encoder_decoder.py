@@ -36,6 +36,13 @@ class VFMEncoderDecoder(SlidingWindowEncoderDecoder):
         self.test_cfg = ConfigDict({"crop_size": self.backbone.img_size, **(test_cfg or {})})
         self.data_preprocessor = MODELS.build(self._with_statistics(data_preprocessor or {}))
 
+    def get_layer_depth(self, param_name: str) -> None:
+        """Refuse mmpretrain's constructor of layer-wise decay, which would ignore ``lr_mult``."""
+        raise ValueError(
+            "mmpretrain's constructor of layer-wise decay ignores lr_mult; use "
+            "constructor='GroupedOptimWrapperConstructor' with paramwise_cfg=dict(layer_decay=...)"
+        )
+
     def _init_decode_head(self, decode_head: dict) -> None:
         super()._init_decode_head({"in_channels": self.backbone.embed_dim, **decode_head})
 
