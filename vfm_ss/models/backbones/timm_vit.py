@@ -72,11 +72,9 @@ class TimmViT(PlainViT):
         # SAM's end is a neck, which timm prunes as others' norm: no part of the dense features.
         self._has_norm = indices[-1] == len(self.blocks) - 1 and hasattr(self.vit, "norm")
         self.vit.prune_intermediate_layers(indices, prune_norm=not self._has_norm, prune_head=True)
-        matcher = self.vit.group_matcher(coarse=False)
-        self._layer_ids = group_parameters(self.vit, matcher, reverse=True)
 
     def _layer_id(self, name: str) -> int:
-        return self._layer_ids[name]
+        return group_parameters(self.vit, self.vit.group_matcher(coarse=False), reverse=True)[name]
 
     def _features(self, x: Tensor) -> Sequence[Tensor]:
         outs = self.vit.forward_intermediates(
