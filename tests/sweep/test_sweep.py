@@ -1,6 +1,7 @@
 """Sweeps of stand-ins through the command line: faults, interruptions, several sweeps at once."""
 
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -193,3 +194,20 @@ def test_a_training_that_outlived_its_sweep_and_crashed_is_trained_on(sweep):
     assert "trained by another: a seed 0, process " in out
     assert trained("a") == [1, 2, 3, 4]
     assert results("a") == ["failed", "finished"]
+
+
+def test_sweeps_that_are_killed_at_random_train_nothing_twice(sweep):
+    runs = [["a", seed, "none"] for seed in range(6)]
+    args, chance = ("run", *QUICK, "--jobs", "2"), random.Random(0)
+    sweeps = [sweep(runs, *args, seconds=0.3) for _ in range(2)]
+    for _ in range(8):
+        time.sleep(chance.random() * 1.5)
+        victim = sweeps.pop(chance.randrange(2))
+        victim.kill()  # its trainings go on
+        victim.wait()
+        sweeps.append(sweep(runs, *args, seconds=0.3))
+    for process in sweeps:
+        assert "6 runs: 6 done" in end(process, 0)
+    for seed in range(6):
+        assert trained("a", seed) == [1, 2, 3, 4]
+    assert nothing_is_left()

@@ -79,6 +79,7 @@ class SlurmSweep:
             elif self._jobs[run] in queue:
                 self._say(f"waits in Slurm's queue already: {run}")
             else:
+                register(run.work_dir, run.name, run.seed)
                 todo.append(run)
         workers = [Worker(run, self._rules, self._id, os.getcwd()) for run in todo]
         try:
