@@ -21,22 +21,27 @@ GPU_TILE = 2**24
 
 
 def tiled_cross_entropy(
-    logits: Tensor, label: Tensor, ignore_index: int = 255, align_corners: bool = False
+    logits: Tensor,
+    label: Tensor,
+    ignore_index: int = 255,
+    align_corners: bool = False,
+    class_weight: Tensor | None = None,
 ) -> Tensor:
     """Compute each image's mean cross entropy at the resolution of its labels.
 
     The value and gradient of `F.cross_entropy(F.interpolate(logits, label.shape[1:],
-    mode='bilinear'), label)` image by image, computed in at least float32 also under autocast.
-    Not twice differentiable.
+    mode='bilinear'), label, class_weight)` image by image, computed in at least float32 also under
+    autocast. Not twice differentiable.
 
     Args:
         logits: (B, K, h, w).
         label: (B, H, W) class indices; `ignore_index` marks pixels that do not count.
         ignore_index: The label that does not count.
         align_corners: As in `torch.nn.functional.interpolate`.
+        class_weight: (K,) weight of the pixels of each class in the mean; None weighs all alike.
 
     Returns:
-        (B,) means over the valid pixels of each image, 0 for an image without any.
+        (B,) means over the valid pixels of each image, 0 for an image without any weight.
 
     Raises:
         ValueError: If logits and labels are of different batches.
@@ -47,12 +52,14 @@ def tiled_cross_entropy(
             f"{tuple(logits.shape)} and {tuple(label.shape)}"
         )
     with_grad = torch.is_grad_enabled() and logits.requires_grad
-    return _TiledCrossEntropy.apply(logits, label, ignore_index, align_corners, with_grad)
+    return _TiledCrossEntropy.apply(
+        logits, label, ignore_index, align_corners, class_weight, with_grad
+    )
 
 
 class _TiledCrossEntropy(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, logits, label, ignore_index, align_corners, with_grad):
+    def forward(ctx, logits, label, ignore_index, align_corners, class_weight, with_grad):
         ctx.dtype = logits.dtype
         dtype = torch.promote_types(logits.dtype, torch.float32)
         gradient = torch.empty_like(logits, dtype=dtype) if with_grad else None
@@ -61,7 +68,7 @@ class _TiledCrossEntropy(torch.autograd.Function):
             for image in range(len(logits)):
                 grid = logits[image].to(dtype).permute(1, 2, 0).contiguous()
                 loss, grid_gradient = _image_loss(
-                    grid, label[image], ignore_index, align_corners, with_grad
+                    grid, label[image], ignore_index, align_corners, class_weight, with_grad
                 )
                 losses.append(loss)
                 if with_grad:
@@ -74,11 +81,21 @@ class _TiledCrossEntropy(torch.autograd.Function):
     def backward(ctx, grad_output):
         (gradient,) = ctx.saved_tensors
         scaled = gradient * grad_output.to(gradient.dtype)[:, None, None, None]
-        return scaled.to(ctx.dtype), None, None, None, None
+        return scaled.to(ctx.dtype), None, None, None, None, None
+
+
+def nonzero(total: Tensor) -> Tensor:
+    """Return what to divide by for a mean: sums of weights, and 1 for a sum of 0."""
+    return torch.where(total > 0, total, 1)
 
 
 def _image_loss(
-    grid: Tensor, label: Tensor, ignore_index: int, align_corners: bool, with_grad: bool
+    grid: Tensor,
+    label: Tensor,
+    ignore_index: int,
+    align_corners: bool,
+    class_weight: Tensor | None,
+    with_grad: bool,
 ) -> tuple[Tensor, Tensor | None]:
     """Return the mean loss of one image and its gradient.
 
@@ -87,6 +104,7 @@ def _image_loss(
         label: (H, W).
         ignore_index: See `tiled_cross_entropy`.
         align_corners: See `tiled_cross_entropy`.
+        class_weight: See `tiled_cross_entropy`.
         with_grad: Whether to make the gradient.
 
     Returns:
@@ -99,8 +117,12 @@ def _image_loss(
     )
     # Pixel weights of the mean; ignored pixels have weight 0 and any class.
     valid = label != ignore_index
-    weight = valid.to(grid.dtype) / valid.sum().clamp(min=1)
     target = torch.where(valid, label, 0).long()
+    if class_weight is None:
+        weight = valid.to(grid.dtype) / valid.sum().clamp(min=1)
+    else:
+        weight = class_weight.to(grid)[target] * valid
+        weight = weight / nonzero(weight.sum())
 
     strip = torch.matmul(cols, grid).flatten(1)  # (h, W * K)
     strip_gradient = torch.zeros_like(strip) if with_grad else None
