@@ -95,6 +95,18 @@ def test_prediction_outside_the_classes_is_an_error():
         metric.process({}, batch(pred, torch.zeros_like(pred)))
 
 
+def test_whole_numbers_as_floats_are_classes_and_others_are_an_error():
+    pred, label = next(images(1, classes=2))
+    expected = evaluate(IoUMetric(), [(pred.float(), label)], 2)
+    found = evaluate(MeanIoUMetric(), [(pred.float(), label)], 2)
+    assert found["mIoU"] == pytest.approx(expected["mIoU"], abs=0.0051)
+    metric = MeanIoUMetric()
+    metric.dataset_meta = {"classes": range(2)}
+    for wrong in (0.7, float("nan"), float("inf"), 2.0):
+        with pytest.raises(ValueError, match=r"a/label\.png: class .* was predicted"):
+            metric.process({}, batch(torch.full((4, 4), wrong), torch.zeros(4, 4).long()))
+
+
 def test_size_mismatch_names_the_file():
     metric = MeanIoUMetric()
     metric.dataset_meta = {"classes": range(CLASSES)}

@@ -20,7 +20,8 @@ def count_pixels(pred: Tensor, label: Tensor, num_classes: int, ignore_index: in
     """Count pixels per class on the prediction's device, without waiting for it.
 
     Args:
-        pred: Predicted classes of any shape, 0 to num_classes - 1.
+        pred: Predicted classes of any shape, 0 to num_classes - 1; floats that are whole numbers
+            too, which mmseg's segmentor makes of a single output channel.
         label: True classes of the same shape, 0 to num_classes - 1 or `ignore_index`.
         num_classes: Number of classes.
         ignore_index: Label of pixels that do not count, whatever was predicted.
@@ -37,6 +38,8 @@ def count_pixels(pred: Tensor, label: Tensor, num_classes: int, ignore_index: in
             f"the prediction has {tuple(pred.shape)} pixels and the label {tuple(label.shape)}"
         )
     pred = pred.flatten()
+    if pred.is_floating_point():
+        pred = torch.where(pred == pred.round(), pred, -1).long()
     label = label.to(pred.device, torch.int64, non_blocking=True).flatten()
     # Ignored pixels get a row of their own, so nothing is gathered; wrong ones get a cell each.
     valid = (label >= 0) & (label < num_classes)

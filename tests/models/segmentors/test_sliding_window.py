@@ -237,6 +237,28 @@ class TestPredict:
             pred = model.predict(image[None], samples((32, 50)))[0].pred_sem_seg.data[0]
         assert_same_classes(pred, total / times, margin=1e-9)
 
+    @pytest.mark.parametrize("threshold", [0.3, 0.8])
+    def test_one_channel_is_a_threshold_on_the_sigmoid_of_the_averaged_logits(self, threshold):
+        head = dict(type="FCNHead", num_convs=0, concat_input=False, kernel_size=1)
+        head |= dict(out_channels=1, threshold=threshold)
+        image, size = torch.randn(3, 32, 80), (47, 71)
+        cfg = dict(mode="slide", crop_size=(32, 32))
+        found = {}
+        with torch.no_grad():
+            for kind, keep in (("lean", False), ("mmseg's own", True)):
+                model = build(classes=2, head=head, seg_logits=keep, **cfg)
+                model.decode_head.conv_seg.weight.mul_(40)
+                pred = model.predict(image[None], samples(size))[0].pred_sem_seg.data[0]
+                assert pred.dtype == torch.int64
+                found[kind] = pred
+            model.num_classes = 1  # of the channels that are averaged
+            probability = brute_force(model, image, 32, size)[0].sigmoid()
+        clear = (probability - threshold).abs() > 1e-4
+        assert clear.float().mean() > 0.98
+        for pred in found.values():
+            assert torch.equal(pred[clear], (probability > threshold)[clear].long())
+        assert 0.1 < found["lean"].float().mean() < 0.9
+
     def test_keeps_logits_only_on_request(self):
         image, size = torch.randn(1, 3, 32, 50), (40, 60)
         lean = build(mode="slide", crop_size=(32, 32)).predict(image, samples(size))[0]

@@ -123,7 +123,10 @@ def _on_device(values: np.ndarray, like: Tensor) -> Tensor:
     return matrix.to(like.device, non_blocking=True)
 
 
-def _argmax(tile: Tensor) -> Tensor:
+def _classes(tile: Tensor, threshold: float | None) -> Tensor:
+    """Return the class of every pixel from its logits (..., C); one logit is that of class 1."""
+    if tile.shape[-1] == 1:
+        return (tile[..., 0].sigmoid() > threshold).long()
     # numpy's argmax over a contiguous axis is vectorised and 3 times faster than torch's on a CPU.
     if tile.device.type == "cpu":
         return torch.from_numpy(np.argmax(tile.detach().numpy(), axis=-1))
@@ -165,10 +168,12 @@ class SlidingWindowEncoderDecoder(EncoderDecoder):
         if (
             self.test_cfg.get("mode", "whole") != "slide"
             or self.test_cfg.get("seg_logits", False)
-            or self.out_channels == 1
             or any(meta.get("flip") for meta in metas)
         ):
-            return super().predict(inputs, data_samples)
+            samples = super().predict(inputs, data_samples)
+            for sample in samples:  # mmseg's classes of a single channel are floats
+                sample.pred_sem_seg.data = sample.pred_sem_seg.data.long()
+            return samples
 
         images = list(inputs)
         sizes = [tuple(image.shape[-2:]) for image in images]
@@ -177,12 +182,13 @@ class SlidingWindowEncoderDecoder(EncoderDecoder):
         else:
             images = list(map(_without_padding, images, metas))
             sizes = [tuple(meta["ori_shape"][:2]) for meta in metas]
+        threshold = getattr(self.decode_head, "threshold", None)  # of the sigmoid of one channel
         for sample, size, tiles in zip(
             data_samples, sizes, self._merged(images, sizes), strict=True
         ):
             classes = torch.empty(size, dtype=torch.int64, device=inputs.device)
             for down, across, tile in tiles:
-                classes[down, across] = _argmax(tile)
+                classes[down, across] = _classes(tile, threshold)
             sample.pred_sem_seg = PixelData(data=classes[None])
         return data_samples
 
