@@ -54,6 +54,9 @@ class Record:
         compiled: Whether the model was compiled.
         versions: Version of every package that matters.
         commit: Commit of the code.
+        stopped_early: Whether a finished run was ended on purpose before ``max_steps``, at
+            ``step``; None where it is not finished, or its version did not say.
+        remarks: What else a reader of the scores has to know, in lines.
         schema: Version of this schema.
     """
 
@@ -85,6 +88,8 @@ class Record:
     compiled: bool | None = None
     versions: dict[str, str] | None = None
     commit: str | None = None
+    stopped_early: bool | None = None
+    remarks: list[str] = field(default_factory=list)
     schema: int = SCHEMA
 
     def __post_init__(self):
@@ -128,7 +133,8 @@ def write_record(path: str | Path, record: Record) -> None:
 def read_record(path: str | Path) -> Record:
     """Read and check a record.
 
-    Fields that this version does not know are ignored; a missing one is an error.
+    Fields that this version does not know are ignored; a missing one is an error, but for those
+    that were added to the schema later.
 
     Args:
         path: A ``record.json``.
@@ -146,13 +152,13 @@ def read_record(path: str | Path) -> Record:
             "the record is of another version of vfm_ss or not a record"
         )
     names = [f.name for f in fields(Record)]
-    missing = [name for name in names if name not in data]
+    missing = [name for name in names if name not in data and name not in _LATER]
     if missing:
         raise ValueError(
             f"{path}: field {missing[0]!r} is missing (an unknown value is written as null)"
         )
     try:
-        return Record(**{name: data[name] for name in names})
+        return Record(**{name: data[name] for name in names if name in data})
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
 
@@ -236,6 +242,12 @@ def _is_versions(value) -> bool:
     return isinstance(value, dict) and all(_is_name(k) and _is_name(v) for k, v in value.items())
 
 
+def _is_remarks(value) -> bool:
+    return isinstance(value, list) and all(
+        isinstance(line, str) and 0 < len(line) <= 2000 and line.isprintable() for line in value
+    )
+
+
 _NAME = (_is_name, "a non-empty printable string")
 _COUNT = (_is_int, "an integer of 64 bits, 0 or more, or null")
 _POSITIVE = (lambda v: _is_int(v, 1), "an integer of 64 bits, 1 or more, or null")
@@ -243,7 +255,9 @@ _PERCENT = (_is_percent, "a number from 0 to 100 (percent) or null")
 _SECONDS = (lambda v: _is_number(v) and v > 0, "a number above 0 or null")
 
 _REQUIRED = ("schema", "name", "vfm", "decoder", "train_dataset", "eval_dataset", "status")
-_REQUIRED += ("history",)
+_REQUIRED += ("history", "remarks")
+# Fields that the first records of this schema lack; its first readers ignore them.
+_LATER = ("stopped_early", "remarks")
 _CHECKS = {
     "schema": (lambda v: type(v) is int and v == SCHEMA, f"{SCHEMA}"),
     "name": _NAME,
@@ -274,4 +288,6 @@ _CHECKS = {
     "compiled": (lambda v: type(v) is bool, "true, false or null"),
     "versions": (_is_versions, "an object {package: version} or null"),
     "commit": _NAME,
+    "stopped_early": (lambda v: type(v) is bool, "true, false or null"),
+    "remarks": (_is_remarks, "a list of printable strings"),
 }

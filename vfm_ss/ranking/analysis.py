@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 import pandas as pd
 
+from vfm_ss.protocol.records import Record
 from vfm_ss.protocol.runs import Run, Skipped
 from vfm_ss.protocol.settings import SETTINGS
 from vfm_ss.ranking.agreement import Agreement, agreement, find_baseline, rank_shift, ranks, scores
@@ -209,7 +210,15 @@ def _notes(cells: pd.DataFrame, asked: str, baseline: str) -> list[str]:
                     f"{setting}: runs differ in {name} ({_list(sorted(map(str, found)))}); "
                     "their scores may not be comparable."
                 )
+        notes += [f"{setting}: {text}" for record in records for text in _remarks(record)]
     return notes
+
+
+def _remarks(record: Record) -> list[str]:
+    """Return what a run's own record says against comparing it."""
+    run = record.vfm + ("" if record.seed is None else f" with seed {record.seed}")
+    early = f"stopped early, at step {record.step} of {record.max_steps}."
+    return [f"{run}: {text}" for text in [*[early] * bool(record.stopped_early), *record.remarks]]
 
 
 def _list(names: list[str]) -> str:

@@ -53,7 +53,8 @@ def _cell(runs: list) -> dict:
     records = [run.record for run in runs if run.record is not None]
     return {
         "step_seconds": _median(r.step_seconds for r in records),
-        "train_seconds": _median(r.train_seconds for r in records),
+        # A run that was stopped early does not tell what the whole training takes.
+        "train_seconds": _median(r.train_seconds for r in records if not r.stopped_early),
         "params": _median(r.trainable_params for r in records),
         "device": {(r.device, r.world_size) for r in records},
     }
