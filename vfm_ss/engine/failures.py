@@ -6,7 +6,9 @@ _DEAD_PROCESS = ("Connection closed by peer", "Connection reset by peer", "Broke
 _GO_ON = "go on with --resume"
 
 
-def explain(error: RuntimeError, step: int, micro_batch: int, num_processes: int) -> str | None:
+def explain(
+    error: RuntimeError, step: int, micro_batch: int, num_processes: int, mixing: bool = False
+) -> str | None:
     """Explain an error of torch.
 
     Args:
@@ -14,6 +16,7 @@ def explain(error: RuntimeError, step: int, micro_batch: int, num_processes: int
         step: Number of the optimiser step that it ended, from 1.
         micro_batch: Images per forward pass.
         num_processes: Number of processes.
+        mixing: Whether the results depend on the micro-batch.
 
     Returns:
         One line; None where torch's own message says more.
@@ -21,9 +24,13 @@ def explain(error: RuntimeError, step: int, micro_batch: int, num_processes: int
     text = " ".join(str(error).split())
     if isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in text:
         smaller = max((n for n in range(1, micro_batch) if micro_batch % n == 0), default=1)
+        effect = (
+            "keeps the effective batch but changes the results (see the log), so start again"
+            if mixing
+            else f"changes neither the effective batch nor the results, and {_GO_ON}"
+        )
         remedy = (
-            f"use --micro-batch {smaller} (train_cfg.micro_batch={smaller}), which changes neither "
-            f"the effective batch nor the results, and {_GO_ON}"
+            f"use --micro-batch {smaller} (train_cfg.micro_batch={smaller}), which {effect}"
             if micro_batch > 1
             else "the micro-batch is 1 already: use more processes or another device"
         )

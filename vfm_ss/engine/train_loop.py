@@ -11,8 +11,11 @@ from mmseg.registry import LOOPS
 from .auto_micro_batch import choose_micro_batch
 from .batching import EFFECTIVE_BATCH, accumulation_steps
 from .failures import explain
+from .head_checks import check_heads, heads
 from .loss_guard import LossGuard
 from .randomness import seed_samples, seed_step
+from .remarks import remark
+from .schedulers import check_schedules
 from .stopping import Interrupted, StopSignals
 
 
@@ -37,13 +40,19 @@ class OptimStepTrainLoop(IterBasedTrainLoop):
         max_iters: Optimiser steps.
         effective_batch: Images per optimiser step over all processes.
         micro_batch: Images per forward pass of a process; it sets the memory and nothing else.
-            ``'auto'`` takes the largest power of two that fits when training starts.
+            ``'auto'`` takes the largest power of two that fits when training starts. Where the
+            model mixes the images of a micro-batch (see ``check_heads``), the log and the record
+            say so, and ``'auto'`` is a process's whole share.
         nonfinite_loss: ``'stop'`` or ``'skip'`` the step, see ``LossGuard``.
         **kwargs: See mmengine's ``IterBasedTrainLoop`` (``val_interval``, ...).
 
+    Attributes:
+        mixing: What makes the results depend on the micro-batch; empty if nothing does.
+
     Raises:
-        ValueError: If dataloader, micro-batch and processes do not make the effective batch, or
-            the decode head has another number of classes than the dataset.
+        ValueError: If dataloader, micro-batch and processes do not make the effective batch, a
+            head has another number of classes than the dataset or cannot learn, or a setting is
+            stated that this loop would overwrite.
     """
 
     def __init__(
@@ -67,7 +76,11 @@ class OptimStepTrainLoop(IterBasedTrainLoop):
         self.effective_batch = effective_batch
         self._auto = micro_batch == "auto"
         self._split(1 if self._auto else micro_batch)
+        self._check_stated()
         self._check_classes()
+        self.mixing = check_heads(_unwrapped(runner.model))
+        if self._auto and self.mixing:
+            self._split(self.dataloader.batch_size)
 
     def _split(self, micro_batch: int) -> None:
         self.num_micro_batches = accumulation_steps(
@@ -75,16 +88,37 @@ class OptimStepTrainLoop(IterBasedTrainLoop):
         )
         self.micro_batch = self.dataloader.batch_size // self.num_micro_batches
 
+    def _check_stated(self) -> None:
+        wrapper = self.runner.optim_wrapper
+        stated = wrapper.get("accumulative_counts", 1) if hasattr(wrapper, "get") else 1
+        if stated != 1:
+            raise ValueError(
+                f"optim_wrapper.accumulative_counts={stated} has no effect here: a step is always "
+                f"{self.effective_batch} images (train_cfg.effective_batch); remove it, and split "
+                "them by --micro-batch (train_cfg.micro_batch)"
+            )
+        if self.val_begin > self._max_iters:
+            raise ValueError(
+                f"train_cfg.val_begin={self.val_begin} is after the last step {self._max_iters}: "
+                "the run would have no score; lower it"
+            )
+
     def _check_classes(self) -> None:
         classes = getattr(self.dataloader.dataset, "metainfo", {}).get("classes")
-        head = getattr(_unwrapped(self.runner.model), "decode_head", None)
-        if classes is None or head is None or len(classes) == head.num_classes:
-            return
-        raise ValueError(
-            f"decode_head.num_classes={head.num_classes}, but the training dataset "
-            f"{type(self.dataloader.dataset).__name__} has {len(classes)} classes; set "
-            f"model.decode_head.num_classes={len(classes)}"
-        )
+        for name, head in heads(_unwrapped(self.runner.model)):
+            found = getattr(head, "num_classes", None)
+            if classes is None or found is None or len(classes) == found:
+                continue
+            raise ValueError(
+                f"{name}.num_classes={found}, but the training dataset "
+                f"{type(self.dataloader.dataset).__name__} has {len(classes)} classes; set "
+                f"model.{name}.num_classes={len(classes)}"
+            )
+
+    @property
+    def stopped_early(self) -> bool:
+        """Whether a hook, not a signal, has ended training before its last step."""
+        return self.stop_training and not self._stopped_by and self._iter < self._max_iters
 
     def run(self) -> torch.nn.Module:
         """Train, from the step that the runner has resumed, and validate.
@@ -94,7 +128,15 @@ class OptimStepTrainLoop(IterBasedTrainLoop):
             NonFiniteError: If a loss or weights are not finite.
         """
         runner = self.runner
-        if self._auto:
+        if self.mixing:
+            share = f"{self.micro_batch} of the {self.dataloader.batch_size} images of a process"
+            remark(
+                runner,
+                f"{'; '.join(self.mixing)}: images of a micro-batch act on each other, so the "
+                f"results depend on its size, which is {share}"
+                + (" (all of them, as 'auto' must not follow the memory)" if self._auto else ""),
+            )
+        elif self._auto:
             self._split(choose_micro_batch(runner, self.dataloader.batch_size))
         # mmengine offers accumulation as an argument of the wrapper only, and counts what it
         # calls iterations: forward passes. Both follow from this loop.
@@ -111,7 +153,9 @@ class OptimStepTrainLoop(IterBasedTrainLoop):
             except Interrupted:
                 self._stopped_by = self.signals.received
             except RuntimeError as error:
-                text = explain(error, self._iter + 1, self.micro_batch, get_world_size())
+                text = explain(
+                    error, self._iter + 1, self.micro_batch, get_world_size(), bool(self.mixing)
+                )
                 if text is None:
                     raise
                 out_of_memory = isinstance(error, torch.OutOfMemoryError)
@@ -125,13 +169,15 @@ class OptimStepTrainLoop(IterBasedTrainLoop):
     def _run_steps(self) -> None:
         runner = self.runner
         runner.call_hook("before_train")
+        check_schedules(runner)  # after a resumed run has taken up its own
         runner.call_hook("before_train_epoch")
         self.dataloader_iterator = self._start_data()
         while self._iter < self._max_iters and not self.stop_training:
             runner.model.train()
             self.run_iter(next(self.dataloader_iterator))
             self._decide_current_val_interval()
-            if validation_is_due(runner) and not self.stop_training:
+            ends_here = self.stop_training and runner.val_loop is not None
+            if (validation_is_due(runner) or ends_here) and not self._stopped_by:
                 runner.val_loop.run()
         self.losses.check(runner, self._iter)
         runner.call_hook("after_train_epoch")
