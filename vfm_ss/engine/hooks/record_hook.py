@@ -3,12 +3,13 @@ import platform
 import resource
 import statistics
 import time
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 
 import torch
 from mmengine.dist import broadcast_object_list, get_world_size, master_only
-from mmengine.hooks import Hook
+from mmengine.hooks import EarlyStoppingHook, Hook
 from mmengine.model import is_model_wrapper
 from mmengine.runner import BaseLoop
 from mmseg.registry import HOOKS
@@ -19,6 +20,7 @@ from vfm_ss.protocol.records import RECORD_NAME, Record, read_record, write_reco
 from vfm_ss.version import __version__, commit
 
 from ..optim_wrapper import precision_of
+from ..remarks import remarks
 from ..train_loop import validation_is_due
 
 _DATASETS = {
@@ -94,6 +96,7 @@ class RecordHook(Hook):
         self._commit = commit()  # of the code that runs, whatever is checked out meanwhile
         if runner._resume:
             self._take_up_history(runner)
+            self._take_up_patience(runner)
             if validation_is_due(runner) and runner.iter not in [step for step, _ in self.history]:
                 runner.val_loop.run()
         self._mark = time.perf_counter()
@@ -111,6 +114,20 @@ class RecordHook(Hook):
         broadcast_object_list(history)
         self.history = history[0]
 
+    def _take_up_patience(self, runner) -> None:
+        """Show early stopping the scores of the history, which it does not save."""
+        for hook in runner.hooks:
+            if not isinstance(hook, EarlyStoppingHook):
+                continue
+            if hook.monitor == "mIoU":
+                for _, miou in self.history:
+                    hook.after_val_epoch(runner, {"mIoU": math.nan if miou is None else miou})
+            else:
+                runner.logger.warning(
+                    f"EarlyStoppingHook counts the validations without a better {hook.monitor} "
+                    "from 0 again; with monitor='mIoU' it would go on counting"
+                )
+
     def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:
         """Count the time of one optimiser step, its data included."""
         now = time.perf_counter()
@@ -121,13 +138,20 @@ class RecordHook(Hook):
     def after_val_epoch(self, runner, metrics: dict | None = None) -> None:
         """Add the validation to the history and write the record.
 
-        The record of a run is finished when its last step has been validated.
+        The record of a run is finished when its last step has been validated, or when a hook
+        has ended it before.
         """
         miou = _percent((metrics or {}).get("mIoU"))
         if _is_training(runner):
             self.history.append([runner.iter, miou])
             self._write(runner, miou)
         self._mark = time.perf_counter()
+
+    def after_train(self, runner) -> None:
+        """Finish the record of a run that a hook has ended before its last step."""
+        if getattr(runner.train_loop, "stopped_early", False) and self.history:
+            runner.logger.info(f"Stopped early, at step {runner.iter} of {runner.max_iters}.")
+            self._finish(runner)
 
     def before_save_checkpoint(self, runner, checkpoint: dict) -> None:
         """Keep clock and history for a resumed run."""
@@ -141,15 +165,23 @@ class RecordHook(Hook):
             self.history = checkpoint.get("history", [])
 
     @master_only
+    def _finish(self, runner) -> None:
+        """Turn the record of the last validation, perhaps an earlier process's, into the end."""
+        path = Path(runner.work_dir) / RECORD_NAME
+        record = replace(read_record(path), status="finished", stopped_early=True)
+        write_record(path, record)
+
+    @master_only
     def _write(self, runner, miou: float | None) -> None:
         loop = runner.train_loop
+        finished = runner.iter >= runner.max_iters
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         known = [value for _, value in self.history if value is not None]
         record = Record(
             name=_name(runner.cfg),
             **{**_describe(model, runner), **self.stated},
             seed=runner.seed,
-            status="finished" if runner.iter >= runner.max_iters else "running",
+            status="finished" if finished else "running",
             step=runner.iter,
             max_steps=runner.max_iters,
             miou=miou,
@@ -171,6 +203,8 @@ class RecordHook(Hook):
             compiled=_is_compiled(model),
             versions=_versions(),
             commit=self._commit,
+            stopped_early=False if finished else None,
+            remarks=remarks(runner),
         )
         write_record(Path(runner.work_dir) / RECORD_NAME, record)
 
