@@ -3,17 +3,19 @@ from pathlib import Path
 
 from mmengine.dist import broadcast_object_list, is_main_process
 from mmengine.hooks import CheckpointHook
-from mmengine.runner import BaseLoop
+from mmengine.runner import BaseLoop, IterBasedTrainLoop
 from mmseg.registry import HOOKS
 
 from vfm_ss.files import remove_partial_files, write_atomically
 from vfm_ss.run_lock import hold_run, release_run
 
 from ..checkpoint_io import find_checkpoints, find_damage
-from ..fingerprint import difference, fingerprint
+from ..fingerprint import describe, difference, fingerprint, is_first, samples_of
+from ..remarks import remark
+from ..restate import StatedSettings
 from ..stopping import Interrupted
 
-_FINGERPRINT = "run"  # in the checkpoint's meta
+_FINGERPRINT, _SAMPLES = "run", "train_samples"  # in the checkpoint's meta
 _POINTER = "last_checkpoint"  # mmengine's name: the file in the work dir that names the newest one
 
 
@@ -32,7 +34,10 @@ class AtomicCheckpointHook(CheckpointHook):
 
     Args:
         *args: See mmengine's ``CheckpointHook``.
-        same_config: Refuse to resume a run whose model, optimiser, schedule or data differ.
+        same_config: Refuse to resume a run whose seed, model, optimiser, schedule, data set or
+            augmentation differ. False goes on from its step with the optimiser's settings and the
+            schedule of this config, as if they had been those from the start, and says so in the
+            record.
         **kwargs: See mmengine's ``CheckpointHook``. ``max_keep_ckpts`` counts the newest ones; the
             best one is kept besides.
     """
@@ -40,6 +45,10 @@ class AtomicCheckpointHook(CheckpointHook):
     def __init__(self, *args, same_config: bool = True, **kwargs):
         super().__init__(*args, **kwargs)
         self.same_config = same_config
+        self._samples: dict | None = None
+        self._saved_samples: dict | None = None
+        self._stated: StatedSettings | None = None
+        self._changes = ""
         remote = "://" in str(self.out_dir or "")
         if not remote and self.backend_args is None and self.file_client_args is None:
             self.backend_args = {"backend": "atomic"}
@@ -56,7 +65,14 @@ class AtomicCheckpointHook(CheckpointHook):
                 can be read, or if there are some and the run is not to be resumed.
             FileNotFoundError: If the checkpoints are gone.
         """
-        if not (self._is_atomic and isinstance(runner._train_loop, BaseLoop)):
+        if not isinstance(runner._train_loop, BaseLoop):
+            return
+        if self.by_epoch and isinstance(runner._train_loop, IterBasedTrainLoop):
+            raise ValueError(
+                "default_hooks.checkpoint counts epochs (by_epoch=True is mmengine's default), so "
+                "nothing would be saved before the last step; set by_epoch=False"
+            )
+        if not self._is_atomic:
             return
         answer: list = [None]
         if is_main_process():
@@ -79,6 +95,19 @@ class AtomicCheckpointHook(CheckpointHook):
     def before_train(self, runner) -> None:
         """Take up what the resumed run has saved."""
         super().before_train(runner)
+        self._samples = samples_of(runner.train_dataloader.dataset)
+        if self._stated is not None:
+            self._stated.apply(runner)
+            remark(
+                runner,
+                f"resumed at step {runner.iter} with another config ({self._changes}); the "
+                "optimiser's settings and the schedule are those of this config from there on, "
+                f"for {runner.max_iters} steps in all",
+            )
+        if self._saved_samples not in (None, self._samples):
+            was, now = self._saved_samples.get("count"), self._samples["count"]
+            what = f"{was} samples, now {now}" if was != now else f"{now} samples of other names"
+            remark(runner, f"the training set has changed before step {runner.iter + 1}: {what}")
         if runner._resume and "last_ckpt" in runner.message_hub.runtime_info:
             # mmengine saves a best score with the last checkpoint, if it knows of one.
             self.last_ckpt = self._in_out_dir(runner.message_hub.get_info("last_ckpt"))
@@ -87,7 +116,9 @@ class AtomicCheckpointHook(CheckpointHook):
 
     def before_save_checkpoint(self, runner, checkpoint: dict) -> None:
         """Say in the checkpoint which run it is of."""
-        checkpoint["meta"][_FINGERPRINT] = fingerprint(runner.cfg)
+        checkpoint["meta"][_FINGERPRINT] = self._fingerprint(runner)
+        if self._samples is not None:
+            checkpoint["meta"][_SAMPLES] = self._samples
 
     def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
         """Refuse to resume another run, or what is no run.
@@ -102,16 +133,49 @@ class AtomicCheckpointHook(CheckpointHook):
                 f"{runner._load_from} holds weights alone, which cannot be resumed; without "
                 "--resume, load_from starts a new run from them"
             )
-        saved = checkpoint["meta"].get(_FINGERPRINT)
-        if not (self.same_config and saved):
-            return
-        found = difference(saved, fingerprint(runner.cfg))
-        if found:
+        meta = checkpoint["meta"]
+        self._saved_samples = meta.get(_SAMPLES)
+        seed = (runner.cfg.get("randomness") or {}).get("seed")
+        if None not in (seed, meta.get("seed")) and seed != meta["seed"]:
             raise ValueError(
-                f"{runner._load_from} is of another run: {found}. Use its config, another "
-                "--work-dir, or, if you know that it fits, "
-                "--cfg-options default_hooks.checkpoint.same_config=False"
+                f"{runner._load_from} is of seed {meta['seed']}, and a run keeps its seed: resume "
+                f"with --seed {meta['seed']}, or train seed {seed} in another --work-dir"
             )
+        self._changes = self._compare(runner, checkpoint)
+        if self._changes and self.same_config:
+            raise ValueError(
+                f"{runner._load_from} is of another run: {self._changes}. Use its config, another "
+                "--work-dir, or, if you know that it fits, --cfg-options "
+                "default_hooks.checkpoint.same_config=False, which goes on with this config: the "
+                f"schedule is made again for {runner.max_iters} steps, and the record says so"
+            )
+        if self._changes:
+            if meta["iter"] > runner.max_iters:
+                raise ValueError(
+                    f"{runner._load_from} has made {meta['iter']} steps, more than "
+                    f"train_cfg.max_iters={runner.max_iters}; use an earlier checkpoint"
+                )
+            self._stated = StatedSettings.of(runner)
+
+    def _fingerprint(self, runner) -> dict[str, str]:
+        found = fingerprint(runner.cfg)
+        if getattr(runner.train_loop, "mixing", None):
+            found["train_cfg.micro_batch"] = str(runner.train_loop.micro_batch)
+        return found
+
+    def _compare(self, runner, checkpoint: dict) -> str:
+        """Say how the run differs from the one that saved a checkpoint; empty if it does not."""
+        saved, current = checkpoint["meta"].get(_FINGERPRINT), self._fingerprint(runner)
+        if saved is None:  # mmengine's own hook saved it: its schedules tell a little
+            ends = [s.get("end") for s in checkpoint.get("param_schedulers") or ()]
+            now = [s.end for s in runner.param_schedulers or ()]
+            saved, current = {"param_scheduler.end": str(ends)}, {"param_scheduler.end": str(now)}
+        elif is_first(saved):
+            runner.logger.warning(
+                f"{runner._load_from} does not say how its images were augmented; make sure that "
+                "this config does it alike."
+            )
+        return describe(difference(saved, current), saved, current)
 
     def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:
         """Save at the interval, at the end, and when the run is asked to stop."""
@@ -119,6 +183,14 @@ class AtomicCheckpointHook(CheckpointHook):
         name = self.filename_tmpl.format(runner.iter + 1)
         if getattr(runner.train_loop, "stop_training", False) and not self._is_last(name):
             self._save_checkpoint(runner)
+
+    def after_train(self, runner) -> None:
+        """Save the last step of a run that a hook has ended before its time."""
+        name = self.filename_tmpl.format(runner.iter)
+        if getattr(runner.train_loop, "stopped_early", False) and not self._is_last(name):
+            meta = dict(epoch=runner.epoch, iter=runner.iter)
+            self._save_checkpoint_with_step(runner, runner.iter, meta)
+        super().after_train(runner)
 
     def after_val_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:
         """Give a validation up when the run is asked to stop; a resume makes up for it."""
@@ -159,6 +231,11 @@ class AtomicCheckpointHook(CheckpointHook):
             and named.is_file()
             and named.name not in [c.name for c in checkpoints]
         ):
+            if named.parent.resolve() != self._folder(runner).resolve():
+                runner.logger.warning(
+                    f"{pointer} names {named}, of another folder, and there is none of that name "
+                    f"in {self._folder(runner)}: the run goes on from that one."
+                )
             checkpoints = [named, *checkpoints]  # somebody wants another one
         if not checkpoints:
             if named is not None:
