@@ -46,10 +46,15 @@ def train(
     """
     cfg = _load_config(config, cfg_options, work_dir, launcher, local_rank)
     if amp:
-        cfg.optim_wrapper.precision = "bf16" if get_device() == "cpu" else "fp16"
+        _force_mixed_precision(cfg)
     if seed is not None:
         cfg.randomness = {**cfg.get("randomness", {}), "seed": seed}
     if micro_batch is not None:
+        if cfg.train_cfg.get("type") != "OptimStepTrainLoop":
+            raise ValueError(
+                "--micro-batch goes with train_cfg.type='OptimStepTrainLoop'; another loop's is "
+                "train_dataloader.batch_size"
+            )
         cfg.train_cfg.micro_batch = micro_batch
     if resume == "auto":
         cfg.resume = "auto"
@@ -122,13 +127,46 @@ def _load_config(
 
 
 def _share_effective_batch(cfg: Config) -> None:
-    """Give each process its share of the effective batch, unless the config is of another loop."""
+    """Give each process its share of the effective batch, unless the config is of another loop.
+
+    A config states the effective batch as ``batch_size``, as the published ones do, or a process's
+    share of it.
+    """
     if cfg.train_cfg.get("type") != "OptimStepTrainLoop":
         return
     processes = int(os.environ.get("WORLD_SIZE", os.environ.get("SLURM_NTASKS", 1)))
     processes = 1 if cfg.launcher == "none" else processes
     effective_batch = cfg.train_cfg.get("effective_batch", EFFECTIVE_BATCH)
-    cfg.train_dataloader.batch_size = per_rank_batch(effective_batch, processes)
+    share = per_rank_batch(effective_batch, processes)
+    stated = cfg.train_dataloader.get("batch_size", share)
+    # The published data sets say 16, also where train_cfg.effective_batch says otherwise.
+    if stated not in (effective_batch, share, EFFECTIVE_BATCH):
+        raise ValueError(
+            f"train_dataloader.batch_size={stated} has no effect here: a step is always "
+            f"{effective_batch} images; for memory use --micro-batch {stated} "
+            f"(train_cfg.micro_batch), for steps of {stated} images "
+            f"train_cfg.effective_batch={stated}"
+        )
+    cfg.train_dataloader.batch_size = share
+
+
+def _force_mixed_precision(cfg: Config) -> None:
+    """Do what ``--amp`` says, for our optimiser wrapper and for mmengine's own two."""
+    kind = cfg.optim_wrapper.get("type", "OptimWrapper")
+    on_cpu = get_device() == "cpu"
+    if kind == "AmpOptimWrapper" and not on_cpu:
+        return  # it is so already
+    if kind == "OptimWrapper" and not on_cpu:
+        cfg.optim_wrapper.update(type="AmpOptimWrapper", loss_scale="dynamic")
+    elif kind in ("OptimWrapper", "MixedPrecisionOptimWrapper"):
+        cfg.optim_wrapper.update(
+            type="MixedPrecisionOptimWrapper", precision="bf16" if on_cpu else "fp16"
+        )
+    else:
+        raise ValueError(
+            f"--amp goes with optim_wrapper.type MixedPrecisionOptimWrapper or OptimWrapper on "
+            f"{'a CPU' if on_cpu else 'a GPU'}, not with {kind}; leave it out"
+        )
 
 
 def _hold_work_dir(cfg: Config) -> None:
