@@ -4,6 +4,7 @@ import os
 import re
 import shutil
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 import torch
@@ -252,6 +253,58 @@ def test_weights_alone_are_not_resumed(toy, tmp_path):
     torch.save(MODELS.build(dict(type="ToyModel")).state_dict(), weights)
     with pytest.raises(ValueError, match=r"weights\.pth holds weights alone, which cannot"):
         toy(resume=True, load_from=weights).train()
+
+
+def test_the_best_weights_are_not_resumed(toy, tmp_path):
+    toy().train()
+    (best,) = (tmp_path / "run").glob("best_*.pth")
+    with pytest.raises(ValueError, match=r"best_\S+ holds weights alone, which cannot be resumed"):
+        toy("other", resume=True, load_from=best).train()
+    for key in ("optimizer", "param_schedulers"):
+        checkpoint = torch.load(tmp_path / "run" / "iter_6.pth", weights_only=False)
+        del checkpoint[key]
+        torch.save(checkpoint, tmp_path / "part.pth")
+        with pytest.raises(ValueError, match="holds weights alone"):
+            toy("other", resume=True, load_from=tmp_path / "part.pth").train()
+
+
+class TestWeightsOfAnotherModel:
+    TEST: ClassVar = dict(
+        test_dataloader=dict(
+            num_workers=0,
+            dataset=dict(type="ToyDataset"),
+            collate_fn=dict(type="pseudo_collate"),
+            sampler=dict(type="DefaultSampler", shuffle=False),
+        ),
+        test_cfg=dict(type="TestLoop"),
+        test_evaluator=dict(type="ToyScore"),
+    )
+
+    @pytest.fixture
+    def weights(self, tmp_path):
+        model = MODELS.build(dict(type="ToyModel"))
+        state = model.state_dict()
+        torch.save({"state_dict": {f"module.{k}": v for k, v in state.items()}}, tmp_path / "w.pth")
+        return tmp_path / "w.pth"
+
+    def test_its_own_are_evaluated(self, toy, weights):
+        assert 0 <= toy(load_from=weights, **self.TEST).test()["mIoU"] <= 100
+
+    def test_others_are_refused(self, toy, weights):
+        model = dict(type="ToyModel", classes=3)
+        told = (
+            r"w\.pth is of another model: 2 of 4 weights do not fit, such as decode_head\.weight "
+            r"\(3, 8\), which is of shape \(2, 8\) there"
+        )
+        with pytest.raises(ValueError, match=told):
+            toy(load_from=weights, model=model, **self.TEST).test()
+
+    def test_a_training_may_take_some_but_not_none(self, toy, weights, tmp_path):
+        toy("some", steps=1, load_from=weights, model=dict(type="ToyModel", classes=3)).train()
+        torch.save({"other.weight": torch.zeros(3)}, tmp_path / "none.pth")
+        told = "4 of 4 weights do not fit, such as backbone.weight .8, 3., which is missing there"
+        with pytest.raises(ValueError, match=told):
+            toy(steps=1, load_from=tmp_path / "none.pth").train()
 
 
 def test_a_new_run_does_not_start_beside_an_old_one(toy, tmp_path):

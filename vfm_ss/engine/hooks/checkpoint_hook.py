@@ -121,14 +121,18 @@ class AtomicCheckpointHook(CheckpointHook):
             checkpoint["meta"][_SAMPLES] = self._samples
 
     def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
-        """Refuse to resume another run, or what is no run.
+        """Refuse to resume another run, or what is no run, and weights of another model.
 
         Raises:
             ValueError: If the checkpoint is of one; says what differs.
         """
         if not runner._resume:
+            _check_weights(runner, checkpoint)
             return
-        if not {"meta", "message_hub"} <= checkpoint.keys():
+        # The best one has no optimiser: mmengine would start that and the schedule from step 0.
+        needed = {"meta", "message_hub", "optimizer"}
+        needed |= {"param_schedulers"} if runner.param_schedulers else set()
+        if not needed <= checkpoint.keys():
             raise ValueError(
                 f"{runner._load_from} holds weights alone, which cannot be resumed; without "
                 "--resume, load_from starts a new run from them"
@@ -335,6 +339,35 @@ def _check_finite(runner, step: int) -> None:
     losses = getattr(runner.train_loop, "losses", None)
     if losses is not None:
         losses.check(runner, step)
+
+
+def _check_weights(runner, checkpoint: dict) -> None:
+    """Refuse weights that leave a model as it was made: mmengine would warn and go on.
+
+    Raises:
+        ValueError: If an evaluation lacks a weight, or a training gets none at all.
+    """
+    model = runner.model
+    while hasattr(model, "module"):  # processes, or augmentation in tests
+        model = model.module
+    state = checkpoint.get("state_dict", checkpoint)
+    shapes = {
+        key.removeprefix("module."): value.shape
+        for key, value in state.items()
+        if hasattr(value, "shape")
+    }
+    wanted = {name: value.shape for name, value in model.named_parameters()}
+    lacking = [name for name, shape in wanted.items() if shapes.get(name) != shape]
+    training = isinstance(runner._train_loop, BaseLoop)
+    if len(lacking) < len(wanted) if training else not lacking:
+        return
+    first = lacking[0]
+    is_other = f"of shape {tuple(shapes[first])}" if first in shapes else "missing"
+    raise ValueError(
+        f"{runner._load_from} is of another model: {len(lacking)} of {len(wanted)} weights do not "
+        f"fit, such as {first} {tuple(wanted[first])}, which is {is_other} there; use the config "
+        "that it was trained with"
+    )
 
 
 def _read_pointer(pointer: Path) -> Path | None:
