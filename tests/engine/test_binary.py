@@ -15,8 +15,8 @@ HEADS = {
     "ours": dict(type="LinearHead"),
     "ours with mmseg's loss": dict(type="LinearHead", loss_decode=SIGMOID),
     "mmseg's": dict(
-        type="FCNHead", channels=8, num_convs=1, kernel_size=1, concat_input=False,
-        norm_cfg=dict(type="GN", num_groups=2), loss_decode=SIGMOID,
+        type="FCNHead", channels=16, num_convs=1, kernel_size=1, concat_input=False,
+        dropout_ratio=0, loss_decode=SIGMOID,
     ),
 }  # fmt: skip
 
@@ -40,7 +40,7 @@ def data(tmp_path):
     return tmp_path / "data"
 
 
-def config(data, head, mode="slide", classes=("ground", "thing"), **head_changes):
+def config(data, head, classes=("ground", "thing"), **head_changes):
     def loader(split, pipeline, sampler, batch_size):
         dataset = dict(
             type="BaseSegDataset", data_root=str(data), img_suffix=".png", pipeline=pipeline,
@@ -58,7 +58,6 @@ def config(data, head, mode="slide", classes=("ground", "thing"), **head_changes
     )  # fmt: skip
     head = dict(num_classes=2, out_channels=1, threshold=0.4) | head | head_changes
     head.setdefault("in_channels", 192)
-    test_cfg = dict(mode=mode)
     return Config(
         dict(
             default_scope="mmseg",
@@ -69,22 +68,22 @@ def config(data, head, mode="slide", classes=("ground", "thing"), **head_changes
                 data_preprocessor=dict(bgr_to_rgb=True, pad_val=0, seg_pad_val=255),
                 backbone=backbone,
                 decode_head=head,
-                test_cfg=test_cfg,
+                test_cfg=dict(mode="slide"),
             ),
             train_dataloader=loader("train", crop, dict(type="PositionSampler"), 4),
             val_dataloader=loader("val", whole, dict(type="DefaultSampler", shuffle=False), 2),
             val_evaluator=dict(type="MeanIoUMetric"),
             train_cfg=dict(
-                type="OptimStepTrainLoop", max_iters=12, val_interval=12, effective_batch=4,
+                type="OptimStepTrainLoop", max_iters=30, val_interval=30, effective_batch=4,
                 micro_batch=2,
             ),
             val_cfg=dict(type="ValLoop"),
             optim_wrapper=dict(
-                type="MixedPrecisionOptimWrapper", optimizer=dict(type="AdamW", lr=2e-3)
+                type="MixedPrecisionOptimWrapper", optimizer=dict(type="AdamW", lr=5e-3)
             ),
             default_hooks=dict(
                 logger=dict(type="LoggerHook", interval=1, log_metric_by_epoch=False),
-                checkpoint=dict(type="AtomicCheckpointHook", by_epoch=False, interval=12),
+                checkpoint=dict(type="AtomicCheckpointHook", by_epoch=False, interval=30),
                 record=dict(type="RecordHook"),
             ),
             log_processor=dict(by_epoch=False),
@@ -111,21 +110,17 @@ def direct_ious(runner):
     return 100 * right / (tables.sum(0) + tables.sum(1) - right)
 
 
-@pytest.mark.parametrize("mode", ["slide", "whole"])
 @pytest.mark.parametrize("head", HEADS.values(), ids=HEADS.keys())
-def test_one_channel_trains_and_scores_what_it_predicts(head, mode, data, monkeypatch):
-    if mode == "whole" and head["type"] == "LinearHead":
-        pytest.skip("the head makes no difference to mmseg's own inference")
+def test_one_channel_trains_and_scores_what_it_predicts(head, data, monkeypatch):
     monkeypatch.setattr("mmengine.runner.runner.collect_env", dict)
-    runner = Runner.from_cfg(config(data, head, mode))
+    runner = Runner.from_cfg(config(data, head))
     runner.train()
     record = read_record(data.parent / "run" / "record.json")
     assert record.remarks == []
     assert record.status == "finished"
-    if mode == "slide":
-        ious = direct_ious(runner)
-        assert list(record.iou.values()) == pytest.approx(list(ious), abs=1e-9)
-        assert record.miou == pytest.approx(ious.mean(), abs=1e-9)
+    ious = direct_ious(runner)
+    assert list(record.iou.values()) == pytest.approx(list(ious), abs=1e-9)
+    assert record.miou == pytest.approx(ious.mean(), abs=1e-9)
     assert record.miou > 60, "it has learnt which pixels are bright"
 
 
