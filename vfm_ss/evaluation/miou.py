@@ -81,7 +81,8 @@ def class_counts(pred: Tensor, label: Tensor, num_classes: int, ignore_index: in
     counts = count_pixels(pred, label, num_classes, ignore_index)
     wrong_labels, wrong_predictions = counts[3, :2].tolist()
     if wrong_predictions:
-        raise ValueError(f"class {int(pred.max())} was predicted, but there are {num_classes}")
+        wrong = pred[~((pred >= 0) & (pred < num_classes) & (pred == pred.round()))]
+        raise ValueError(f"class {wrong[0].item()} was predicted, but there are {num_classes}")
     if wrong_labels:
         wrong = label[((label < 0) | (label >= num_classes)) & (label != ignore_index)]
         raise ValueError(
