@@ -126,3 +126,18 @@ def test_an_error_of_a_data_worker_is_told_like_any_other(capsys):
     assert outcome(read(0), capsys) == (1, line)
     with pytest.raises(ValueError, match="in DataLoader worker process"):
         outcome(read(1), capsys)
+
+
+@pytest.mark.parametrize("command", ["train", "test"])
+def test_every_argument_reaches_the_engine(command):
+    import inspect
+
+    from vfm_ss.cli import test, train
+    from vfm_ss.engine import launch
+
+    parser = {"train": train, "test": test}[command].parser("x")
+    taken = inspect.signature(getattr(launch, command)).parameters
+    assert {action.dest for action in parser._actions} - {"help"} == set(taken)
+    defaults = {name: p.default for name, p in taken.items() if p.default is not p.empty}
+    for name in defaults.keys() - {"cfg_options"}:
+        assert parser.get_default(name) == defaults[name], name

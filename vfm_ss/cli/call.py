@@ -63,9 +63,10 @@ def call(
     )
     for stream in (sys.stdout, sys.stderr):  # a terminal may lack a letter
         stream.reconfigure(errors="replace")
-    args = None
+    verbose = False
     try:
         args = parser.parse_args(argv)
+        verbose = vars(args).pop("verbose")
         return run(args) or 0
     except KeyboardInterrupt:
         print(f"{parser.prog}: interrupted", file=sys.stderr)
@@ -74,7 +75,7 @@ def call(
         line = foreseen(error)
         if line is None:
             raise
-        if args is not None and args.verbose:
+        if verbose:
             traceback.print_exc()
         print(f"{parser.prog}: error: {printable(line)}", file=sys.stderr)
         return 2 if isinstance(error, (UsageError, ImportError)) else 1

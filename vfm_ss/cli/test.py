@@ -7,22 +7,10 @@ from vfm_ss.cli.call import EXIT_STATUSES, command
 
 
 def run(args: argparse.Namespace) -> None:
-    """Call the engine."""
+    """Call the engine, whose function takes the arguments by the same names."""
     from vfm_ss.engine import launch
 
-    launch.test(
-        args.config,
-        args.checkpoint,
-        args.cfg_options,
-        work_dir=args.work_dir,
-        launcher=args.launcher,
-        local_rank=args.local_rank,
-        out=args.out,
-        show=args.show,
-        show_dir=args.show_dir,
-        wait_time=args.wait_time,
-        tta=args.tta,
-    )
+    launch.test(**vars(args))
 
 
 def parser(prog: str) -> argparse.ArgumentParser:

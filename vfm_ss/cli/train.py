@@ -7,20 +7,10 @@ from vfm_ss.cli.call import EXIT_STATUSES, command
 
 
 def run(args: argparse.Namespace) -> None:
-    """Call the engine."""
+    """Call the engine, whose function takes the arguments by the same names."""
     from vfm_ss.engine import launch
 
-    launch.train(
-        args.config,
-        args.cfg_options,
-        work_dir=args.work_dir,
-        launcher=args.launcher,
-        local_rank=args.local_rank,
-        resume=args.resume,
-        amp=args.amp,
-        seed=args.seed,
-        micro_batch=args.micro_batch,
-    )
+    launch.train(**vars(args))
 
 
 def parser(prog: str) -> argparse.ArgumentParser:
