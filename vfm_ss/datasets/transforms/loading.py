@@ -5,13 +5,15 @@ from mmcv.transforms.base import BaseTransform
 from mmseg.registry import TRANSFORMS
 
 from .decode import decode_image, decode_label
-from .labels import label_table, map_label
+from .labels import check_pair, label_table, map_label
 from .resize import nearest_indices
 
 
 @TRANSFORMS.register_module()
 class LoadImage(BaseTransform):
     """Load an image as 8-bit BGR, as mmcv's LoadImageFromFile but also from archives.
+
+    `bit_depth` of the sample, which a dataset may state, says what 16-bit numbers mean.
 
     Args:
         backend_args: Storage backend; None reads folders, zip and tar archives and fsspec's stores.
@@ -23,7 +25,8 @@ class LoadImage(BaseTransform):
     def transform(self, results: dict) -> dict:
         """Add `img`, `img_shape` and `ori_shape`."""
         path = results["img_path"]
-        results["img"] = decode_image(fileio.get(path, self.backend_args), path)
+        data = fileio.get(path, self.backend_args)
+        results["img"] = decode_image(data, path, bit_depth=results.get("bit_depth", 8))
         results["img_shape"] = results["ori_shape"] = results["img"].shape[:2]
         return results
 
@@ -57,11 +60,7 @@ class LoadLabel(BaseTransform):
         label = map_label(label, label_table(results, self.ignore_index), path)
         size = results.get("ori_shape", label.shape)[:2]
         if label.shape != size:
-            if not results.get("resize_label", False):
-                raise ValueError(
-                    f"{path}: the label is {label.shape[1]} x {label.shape[0]} pixels, but "
-                    f"{results['img_path']} is {size[1]} x {size[0]}; they are not a pair"
-                )
+            check_pair(results, label.shape, size, self.backend_args)
             rows, cols = (
                 nearest_indices(old, new, 0, new)
                 for old, new in zip(label.shape, size, strict=True)

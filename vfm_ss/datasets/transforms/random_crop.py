@@ -12,7 +12,7 @@ from mmseg.registry import TRANSFORMS
 from vfm_ss.datasets.seeding import sample_rng
 
 from .decode import Header, decode_image, decode_label, read_header, reduction
-from .labels import label_table, map_label
+from .labels import check_pair, label_table, map_label
 from .photometric import Distortion, distort, draw_distortion
 from .resize import nearest_indices, resize_part
 
@@ -96,11 +96,7 @@ class LoadRandomCrop(BaseTransform):
         image_data = fileio.get(image_path, self.backend_args)
         header = read_header(image_data, image_path)
         label = decode_label(fileio.get(label_path, self.backend_args), label_path)
-        if label.shape != header[:2] and not results.get("resize_label", False):
-            raise ValueError(
-                f"{label_path}: the label is {label.shape[1]} x {label.shape[0]} pixels, but "
-                f"{image_path} is {header.width} x {header.height}; they are not a pair"
-            )
+        check_pair(results, label.shape, header[:2], self.backend_args)
         plan = self.draw_plan(rng, header[:2])
         colours = None if self.distortion is None else draw_distortion(rng, **self.distortion)
 
@@ -113,7 +109,7 @@ class LoadRandomCrop(BaseTransform):
             np.random.seed(rng.integers(2**32))
             return None
 
-        image = self._crop_image(image_data, image_path, header, plan, colours)
+        image = self._crop_image(image_data, results, header, plan, colours)
         shape = plan.shape
         # Channels come first in memory, so that PackSegInputs has nothing to transpose.
         planes = np.full((3, *self.crop_size), self.pad_value, np.uint8)
@@ -161,12 +157,13 @@ class LoadRandomCrop(BaseTransform):
         return part.take(rows - rows[0], axis=0).take(cols, axis=1)
 
     def _crop_image(
-        self, data: bytes, path: str, header: Header, plan: CropPlan, colours: Distortion | None
+        self, data: bytes, info: dict, header: Header, plan: CropPlan, colours: Distortion | None
     ) -> np.ndarray:
         """Decode an image and make the crop's image part."""
         factors = plan.size[0] / header.height, plan.size[1] / header.width
         reduce = reduction(data, max(factors))
-        image = decode_image(data, path, reduce)
+        path = info["img_path"]
+        image = decode_image(data, path, reduce, info.get("bit_depth", 8))
         if image.shape[:2] != (-(-header.height // reduce), -(-header.width // reduce)):
             raise ValueError(
                 f"{path}: the decoder gives {image.shape[1]} x {image.shape[0]} pixels, the header "
