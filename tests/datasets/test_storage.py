@@ -9,7 +9,9 @@ import fsspec
 import mmengine.fileio as fileio
 import numpy as np
 import pytest
+from PIL import Image
 
+from vfm_ss.datasets import storage
 from vfm_ss.datasets.storage import ArchiveBackend, open_archive, split_archive
 
 ARGS = {"backend": "archive"}
@@ -226,6 +228,67 @@ def test_wrong_size_in_the_directory(tmp_path):
     Path(path).write_bytes(data)
     with pytest.raises(ValueError, match=r"a in .*x\.zip is damaged"):
         fileio.get(f"{path}/a", ARGS)
+
+
+def renamed_local(path, old, new):
+    """Change a name in the header before the data, but not in the directory at the end."""
+    data = Path(path).read_bytes()
+    at = data.index(b"PK\x03\x04")
+    at = data.index(old, at)
+    Path(path).write_bytes(data[:at] + new + data[at + len(new) :])
+
+
+@pytest.mark.parametrize("new", [b"Main/images/train/b.jpg", b"\0", b"\xff", b"main"])
+def test_a_zip_whose_names_differ_is_refused_as_by_zipfile(tmp_path, new):
+    path = make(tmp_path / "x.zip")
+    renamed_local(path, b"Main/images/train/a.jpg", new)
+    with zipfile.ZipFile(path) as archive, pytest.raises(zipfile.BadZipFile):
+        archive.read("Main/images/train/a.jpg")
+    with pytest.raises(ValueError, match=r"a\.jpg in .*x\.zip is damaged .its own header calls"):
+        fileio.get(f"{path}/Main/images/train/a.jpg", ARGS)
+
+
+@pytest.mark.parametrize("name", ["ä.bin", "画像.bin", "a b/ü.bin"])
+def test_names_beyond_ascii(tmp_path, name):
+    path = make(tmp_path / "x.zip", {name: b"data", "other": b""})
+    assert fileio.get(f"{path}/{name}", ARGS) == b"data"
+
+
+def picture(size):
+    buffer = io.BytesIO()
+    Image.new("RGB", size).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+class TestExcess:
+    def test_more_bytes_than_the_image_s_header_needs(self, tmp_path, method, monkeypatch):
+        data = picture((10, 10)) + bytes(2**25)
+        path = make(tmp_path / "x.zip", {"a.png": data}, compression=method)
+        read = []
+        original = storage._read_range
+        monkeypatch.setattr(
+            storage, "_read_range", lambda *args: read.append(args[2]) or original(*args)
+        )
+        with pytest.raises(ValueError, match=r"a\.png in .*x\.zip is damaged .*can have 16778016 "):
+            fileio.get(f"{path}/a.png", ARGS)
+        assert max(read) < 2**17
+
+    def test_more_bytes_than_any_image(self, tmp_path, method, monkeypatch):
+        monkeypatch.setattr(storage, "_MAX_SIZE", 2**25)
+        path = make(tmp_path / "x.zip", {"a.bin": bytes(2**25 + 1)}, compression=method)
+        with pytest.raises(ValueError, match=r"33554433 bytes are stated, .* 33554432 at most"):
+            fileio.get(f"{path}/a.bin", ARGS)
+
+    def test_large_files_that_are_worth_it(self, tmp_path, method):
+        noise = np.random.default_rng(0).integers(0, 256, (2400, 2500, 3), np.uint8)
+        buffer = io.BytesIO()
+        Image.fromarray(noise).save(buffer, "PNG", compress_level=0)
+        files = {"a.png": buffer.getvalue(), "b.bin": bytes(2**24 + 1)}
+        assert len(files["a.png"]) > 2**24
+        path = make(tmp_path / "x.zip", files, compression=method)
+        for name, data in files.items():
+            assert fileio.get(f"{path}/{name}", ARGS) == data
 
 
 def test_index_is_made_once(tmp_path, monkeypatch):

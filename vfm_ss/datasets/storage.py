@@ -23,11 +23,18 @@ import fsspec
 from mmengine.fileio import register_backend
 from mmengine.fileio.backends import LocalBackend
 
+from .transforms.decode import MAX_PIXELS, read_header
+
 _ARCHIVE = re.compile(r"^(.*?\.(?:zip|tar))(?:/(.*))?$", re.IGNORECASE)
 _COMPRESSED_TAR = re.compile(r"\.(?:tar\.\w+|tgz|tbz2?|txz)(?:/|$)", re.IGNORECASE)
 _LOCAL_HEADER = struct.Struct("<4s22xHH")
 # The local header of a zip member may have a longer extra field than the directory says.
 _EXTRA = 256
+# A file of more bytes than this has to be worth them: a small archive can state any size.
+_LARGE = 2**24
+_HEAD = 2**16  # bytes in which an image says its size in pixels
+_PIXEL_BYTES = 8  # of an image that is not compressed: four channels of 16 bits
+_MAX_SIZE = MAX_PIXELS * _PIXEL_BYTES
 
 
 class _Member(NamedTuple):
@@ -36,6 +43,7 @@ class _Member(NamedTuple):
     size: int  # bytes of the file
     deflated: bool = False
     crc: int | None = None  # None: a tar has no checksum
+    name: str = ""  # as the directory of a zip says it
 
 
 class Archive:
@@ -118,21 +126,49 @@ class Archive:
         if member.crc is None:
             data = _read_range(self.path, member.offset, member.stored)
         else:
-            room = _LOCAL_HEADER.size + len(name.encode()) + _EXTRA
-            raw = memoryview(_read_range(self.path, member.offset, room + member.stored))
-            magic, name_length, extra_length = _LOCAL_HEADER.unpack_from(raw)
-            if magic != b"PK\x03\x04":
-                raise ValueError("no file header where the directory points")
-            begin = _LOCAL_HEADER.size + name_length + extra_length
-            if begin > room:
-                raw, begin = _read_range(self.path, member.offset + begin, member.stored), 0
-            data = raw[begin : begin + member.stored]
-            data = _inflate(data, member.size) if member.deflated else bytes(data)
+            if member.size > _LARGE:
+                _refuse_excess(self._unpack(member, _HEAD), member.size)
+            data = self._unpack(member, member.size)
             if zlib.crc32(data) != member.crc:
                 raise ValueError("wrong checksum")
         if len(data) != member.size:
             raise ValueError(f"{len(data)} bytes where {member.size} were expected")
         return data
+
+    def _unpack(self, member: _Member, size: int) -> bytes:
+        """Return the first bytes of a member of a zip: `size`, or all where it has no more."""
+        part = size < member.size
+        stored = min(member.stored, size) if part else member.stored
+        room = _LOCAL_HEADER.size + len(member.name.encode()) + _EXTRA
+        raw = memoryview(_read_range(self.path, member.offset, room + stored))
+        magic, name_length, extra_length = _LOCAL_HEADER.unpack_from(raw)
+        if magic != b"PK\x03\x04":
+            raise ValueError("no file header where the directory points")
+        begin = _LOCAL_HEADER.size + name_length
+        local = bytes(raw[_LOCAL_HEADER.size : begin])
+        if member.name not in (local.decode("utf-8", "replace"), local.decode("cp437")):
+            raise ValueError(f"its own header calls it {local[:200]!r}")
+        begin += extra_length
+        if begin > room:
+            raw, begin = _read_range(self.path, member.offset + begin, stored), 0
+        data = raw[begin : begin + stored]
+        if not member.deflated:
+            return bytes(data)
+        if part:
+            return zlib.decompressobj(-15).decompress(data, size)
+        return _inflate(data, member.size)
+
+
+def _refuse_excess(head: bytes, size: int) -> None:
+    """Refuse a size that no image of this header needs, before memory is taken for it."""
+    try:
+        height, width = read_header(head, "")[:2]
+    except ValueError:  # another type of file, or its header lies further back
+        most = _MAX_SIZE
+    else:
+        most = height * width * _PIXEL_BYTES + _LARGE
+    if size > most:
+        raise ValueError(f"{size} bytes are stated, its content can have {most} at most")
 
 
 def _inflate(data: bytes, size: int) -> bytes:
@@ -151,7 +187,7 @@ def _printable(text: object) -> str:
 
 
 def _read_range(path: str, start: int, length: int) -> bytes:
-    """Read bytes of a file, opened anew: nothing is shared between processes."""
+    """Read bytes of a file, opened each time: nothing is shared between processes."""
     if not _is_url(path):
         with open(path, "rb") as file:
             file.seek(start)
@@ -187,6 +223,7 @@ def _index_zip(file, size: int) -> dict[str, _Member]:
                 info.file_size,
                 info.compress_type == zipfile.ZIP_DEFLATED,
                 info.CRC,
+                info.orig_filename,
             )
     return members
 
