@@ -128,7 +128,7 @@ from vfm_ss.cli.call import call
 from vfm_ss.datasets.check import check_dataset
 
 class Slow:
-    ann_file, data_prefix, backend_args = "", {"img_path": ""}, None
+    metainfo, backend_args = {}, None
     def __len__(self):
         return 1000
     def get_data_info(self, index):

@@ -66,19 +66,26 @@ def label_rules(draw):
     if draw(st.booleans()):
         rules["num_classes"] = draw(st.integers(1, 200))
     if draw(st.booleans()):
-        values = st.integers(0, 253) | st.just(255)
+        values = st.integers(0, rules.get("num_classes", ILLEGAL) - 1) | st.just(255)
         rules["label_map"] = draw(st.dictionaries(st.integers(0, 255), values, max_size=40))
     return rules
 
 
 def mmsegs_rule(value, rules):
-    """Mmseg's `LoadAnnotations` for one pixel, in its words: reduce, then map."""
+    """Mmseg's `LoadAnnotations` for one pixel, in its words: reduce, then map.
+
+    But for one thing: what `reduce_zero_label` ignores stays ignored where the map names 255.
+    """
     if rules["reduce_zero_label"]:
-        value = 255 if value in (0, 255) else value - 1
+        if value == 0:
+            return 255
+        value = 255 if value == 255 else value - 1
+    if value in rules.get("label_map", {}):
+        return rules["label_map"][value]
     if value == 255:
         return 255
     if "label_map" in rules:
-        return rules["label_map"].get(value, "illegal")
+        return "illegal"
     return value if value < rules.get("num_classes", ILLEGAL) else "illegal"
 
 

@@ -1,4 +1,4 @@
-"""Checks of a data set: a cheap one before every training, and all files on request."""
+"""Check all files of a config's data sets: complete, usable, and every class with pixels."""
 
 import posixpath
 import signal
@@ -8,39 +8,15 @@ from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 
-import mmengine.fileio as fileio
 import numpy as np
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from mmseg.registry import DATASETS
+from prettytable import PrettyTable
 from rich.progress import track
 
-from .transforms.decode import decode_image, decode_label, read_header
-from .transforms.labels import label_table, map_label
-
-PROBES = 8
-
-
-def probe_labels(dataset, count: int = PROBES) -> None:
-    """Read a few labels, spread over a data set, as training and evaluation will.
-
-    Raises:
-        ValueError: If one is damaged or holds values outside the classes.
-    """
-    for index in _spread(dataset, count):
-        info = dataset.get_data_info(index)
-        if info.get("seg_map_path"):
-            _read_label(info, dataset)
-
-
-def _spread(dataset, count: int) -> list[int]:
-    return np.linspace(0, len(dataset) - 1, min(count, len(dataset))).astype(int).tolist()
-
-
-def _read_label(info: dict, dataset) -> np.ndarray:
-    path = info["seg_map_path"]
-    label = decode_label(fileio.get(path, dataset.backend_args), path)
-    return map_label(label, label_table(info, dataset.ignore_index), path)
+from .probe import PROBES, Pair, class_names, parts, quoted, read_pair, spread
+from .transforms.labels import label_table, stored_values
 
 
 @dataclass
@@ -50,64 +26,60 @@ class Report:
     Attributes:
         found: Number of samples.
         published: Published number of samples, None where it is not known.
+        classes: Names of the classes.
         read: Number of samples whose files were read.
+        labels: Number of labels among them.
         notes: For each kind of thing worth knowing, the files.
         problems: One line for each file that cannot be used.
+        images: Number of images that hold each class.
+        pixels: Number of pixels of each class.
     """
 
     found: int
     published: int | None
+    classes: list[str]
     read: int = 0
+    labels: int = 0
     notes: dict[str, list[str]] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
+    images: np.ndarray = None
+    pixels: np.ndarray = None
+
+    def __post_init__(self) -> None:
+        """Start counting at zero."""
+        self.images, self.pixels = np.zeros((2, len(self.classes)), np.int64)
 
     @property
     def good(self) -> bool:
         """Whether all that was published is there and all that was read can be used."""
         return not self.problems and self.published in (None, self.found)
 
+    def add(self, pair: Pair | str) -> None:
+        """Add what was read of one sample, or why it cannot be used."""
+        self.read += 1
+        if isinstance(pair, str):
+            self.problems.append(pair)
+            return
+        for note, path in pair.notes:
+            self.notes.setdefault(note, []).append(path)
+        if pair.pixels is not None:
+            self.labels += 1
+            self.images += pair.pixels > 0
+            self.pixels += pair.pixels
 
-def published_count(dataset) -> int | None:
-    """Return the published number of samples of a dataset's split."""
-    place = dataset.ann_file or dataset.data_prefix["img_path"]
-    counts = getattr(dataset, "PUBLISHED", {})
-    return next((count for end, count in counts.items() if place.endswith(end)), None)
-
-
-def check_sample(dataset, index: int) -> tuple[str, str] | None:
-    """Read one image and its label.
-
-    Returns:
-        None for a good pair; else what is worth saying and about which file, 'problem' with a
-        whole line for a file that cannot be used.
-    """
-    info = dataset.get_data_info(index)
-    path, label_path = info["img_path"], info.get("seg_map_path")
-    try:
-        data = fileio.get(path, dataset.backend_args)
-        size = decode_image(data, path).shape[:2]
-        if size != read_header(data, path)[:2]:
-            raise ValueError(f"{path}: the header gives another size than the data: damaged")
-        if not label_path:
-            return None
-        label = _read_label(info, dataset)
-        if label.shape != size and not info.get("resize_label"):
-            raise ValueError(
-                f"{label_path}: {label.shape[1]} x {label.shape[0]} pixels, its image has "
-                f"{size[1]} x {size[0]}; they are not a pair"
-            )
-    except (ValueError, OSError) as error:
-        return "problem", str(error)
-    if (label == dataset.ignore_index).all():
-        return "labels without a valid pixel, never used in training", label_path
-    return None if label.shape == size else ("labels resized to their image", label_path)
+    def __iadd__(self, other: "Report") -> "Report":
+        """Add the counts of another part of the same split."""
+        self.labels += other.labels
+        self.images += other.images
+        self.pixels += other.pixels
+        return self
 
 
 def check_dataset(dataset, indices: Iterable[int], workers: int = 0, title: str = "") -> Report:
     """Read the files of a dataset, with a progress bar.
 
     Args:
-        dataset: A dataset of vfm_ss.
+        dataset: A dataset of vfm_ss or mmseg.
         indices: Which samples to read.
         workers: Number of processes; 0 reads in this one.
         title: Shown before the bar.
@@ -115,7 +87,9 @@ def check_dataset(dataset, indices: Iterable[int], workers: int = 0, title: str 
     Returns:
         The report; files that cannot be used are lines in it, not exceptions.
     """
-    report = Report(len(dataset), published_count(dataset))
+    report = Report(len(dataset), getattr(dataset, "published", None), class_names(dataset))
+    for note in getattr(dataset, "notes", ()):
+        report.notes[note] = []
     indices = list(indices)
     with ExitStack() as stack:
         if workers:
@@ -123,14 +97,17 @@ def check_dataset(dataset, indices: Iterable[int], workers: int = 0, title: str 
             stack.callback(pool.shutdown, cancel_futures=True)  # Ctrl-C does not wait for the rest
             results = pool.map(_check_shared, indices, chunksize=8)
         else:
-            results = (check_sample(dataset, index) for index in indices)
+            results = (_check_sample(dataset, index) for index in indices)
         for result in track(results, title, total=len(indices)):
-            report.read += 1
-            if result is not None:
-                kind, text = result
-                lines = report.problems if kind == "problem" else report.notes.setdefault(kind, [])
-                lines.append(text)
+            report.add(result)
     return report
+
+
+def _check_sample(dataset, index: int) -> Pair | str:
+    try:
+        return read_pair(dataset, index)
+    except (ValueError, OSError) as error:
+        return str(error)
 
 
 def _share(dataset) -> None:
@@ -139,8 +116,8 @@ def _share(dataset) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C is the parent's to handle
 
 
-def _check_shared(index: int) -> tuple[str, str] | None:
-    return check_sample(_shared, index)
+def _check_shared(index: int) -> Pair | str:
+    return _check_sample(_shared, index)
 
 
 def describe(title: str, dataset, report: Report) -> str:
@@ -152,13 +129,41 @@ def describe(title: str, dataset, report: Report) -> str:
     ]
     for kind, paths in report.notes.items():
         names = ", ".join(map(posixpath.basename, paths[:3]))
-        lines.append(f"  {len(paths)} {kind}: {names}{' ...' if len(paths) > 3 else ''}")
+        more = " ..." if len(paths) > 3 else ""
+        lines.append(f"  {len(paths)} {kind}: {names}{more}" if paths else f"  {kind}")
     if report.published not in (None, report.found):
         lines.append(
             f"  INCOMPLETE: {report.found} of {report.published} samples, get {dataset.DOWNLOAD}"
         )
     lines += [f"  UNUSABLE: {problem}" for problem in report.problems]
     return "\n".join(lines)
+
+
+def describe_classes(dataset, report: Report) -> str:
+    """Write a table of the classes: stored values, and the images and pixels that hold them."""
+    table = PrettyTable(["Class", "Stored as", "Images", "Pixels"], align="r")
+    table.align["Class"] = "l"
+    values = stored_values(
+        label_table(dataset.get_data_info(0), dataset.ignore_index), len(report.classes)
+    )
+    for name, stored, images, pixels in zip(
+        report.classes, values, report.images, report.pixels, strict=True
+    ):
+        table.add_row([name, ", ".join(map(str, stored)) or "nothing", images, pixels])
+    return table.get_string()
+
+
+def judge_classes(report: Report, train: bool) -> str | None:
+    """Return what is wrong with the classes of a whole split, None where nothing is.
+
+    Training needs pixels of every class. Evaluation needs two classes: one without a pixel is left
+    out of the mean, as the table says.
+    """
+    missing = np.array(report.classes)[report.pixels == 0]
+    found = len(report.classes) - len(missing)
+    if found < min(2, len(report.classes)):
+        return f"pixels of {quoted(np.array(report.classes)[report.pixels > 0])} only"
+    return f"no pixel of {quoted(missing)}" if train and len(missing) else None
 
 
 def check_config(
@@ -169,7 +174,7 @@ def check_config(
     Args:
         path: Config file.
         options: Overrides of the config, with dots in the keys.
-        quick: Read a few files of each data set only.
+        quick: Read a few files of each data set only; nothing is said of classes without pixels.
         workers: Number of processes that read.
 
     Returns:
@@ -185,20 +190,50 @@ def check_config(
             continue
         seen.append(loader.dataset)
         try:
-            dataset = _build(loader.dataset)
+            datasets = parts(DATASETS.build(_without_probe(loader.dataset)))
         except (ValueError, OSError) as error:
             print(f"{split}: UNUSABLE: {error}", file=sys.stderr)
             good = False
             continue
-        indices = _spread(dataset, PROBES) if quick else range(len(dataset))
-        report = check_dataset(dataset, indices, workers, split)
-        print(describe(split, dataset, report))
-        good &= report.good
-    print("data: complete and usable" if good else "data: not complete or not usable")
+        good &= _check_split(split, datasets, quick, workers)
+    if not good:
+        print("data: not complete or not usable")
+    elif quick:
+        print("data: usable as far as it was read; without --quick classes are judged, too")
+    else:
+        print("data: complete and usable")
     return 0 if good else 1
 
 
-def _build(cfg: dict):
-    """Build a dataset; ours without its own look at the labels, which stops at the first."""
-    ours = hasattr(DATASETS.get(cfg["type"]), "PUBLISHED")
-    return DATASETS.build({**cfg, "probe": False} if ours else cfg)
+def _check_split(split: str, datasets: list, quick: bool, workers: int) -> bool:
+    total = Report(0, None, class_names(datasets[0]))
+    good = True
+    for dataset in datasets:
+        indices = spread(len(dataset), PROBES) if quick else range(len(dataset))
+        report = check_dataset(dataset, indices, workers, split)
+        print(describe(split, dataset, report))
+        total += report
+        good &= report.good
+    if not total.labels:
+        return good
+    if datasets[0].metainfo.get("classes"):
+        print(describe_classes(datasets[0], total))
+    wrong = None if quick else judge_classes(total, train=split == "train")
+    if wrong is not None:
+        print(
+            f"  UNUSABLE: {split} has {wrong}; if the labels hold more, correct stored_ids (stored "
+            "value -> class), reduce_zero_label or classes of the dataset"
+        )
+    return good and wrong is None
+
+
+def _without_probe(cfg: dict) -> dict:
+    """Let our datasets, also in wrappers, not look at files themselves: they stop at the first."""
+    cfg = dict(cfg)
+    if hasattr(DATASETS.get(cfg["type"]), "PUBLISHED"):
+        cfg["probe"] = False
+    if isinstance(cfg.get("dataset"), dict):
+        cfg["dataset"] = _without_probe(cfg["dataset"])
+    if cfg.get("datasets"):
+        cfg["datasets"] = [_without_probe(part) for part in cfg["datasets"]]
+    return cfg

@@ -1,4 +1,4 @@
-"""Listing of images and labels, shared by all datasets: same archives, same checks, same errors."""
+"""Images and labels as downloaded, for all datasets: same archives, same checks, same errors."""
 
 import logging
 import posixpath
@@ -8,7 +8,7 @@ from typing import ClassVar
 import mmengine.fileio as fileio
 from mmengine.logging import print_log
 
-from .check import probe_labels, published_count
+from .probe import probe
 
 
 class RawFilesMixin:
@@ -18,9 +18,15 @@ class RawFilesMixin:
 
     Args:
         backend_args: Storage backend; None reads folders, archives and fsspec's stores.
-        probe: Whether to read a few labels at once and refuse what cannot be right.
+        probe: Whether to read a few files at once and refuse what cannot be right.
+        bit_depth: Bits that the images' values use; above 8, images hold 16-bit integers, of which
+            0 to 2**bit_depth - 1 becomes 0 to 255.
+        stored_ids: Map from stored label values to classes or 255 (ignored), in place of the
+            class's `STORED_IDS`; `metainfo['label_map']` is the same. It may name 255.
+        metainfo: See mmseg's ``BaseSegDataset``.
 
     Attributes:
+        notes: What is odd about the files and worth saying.
         ARCHIVES: First folder of a path in `data_prefix` -> published archive that holds it.
         DOWNLOAD: What to download, for error messages.
         PUBLISHED: End of the image folder or of `ann_file` -> published number of images.
@@ -35,10 +41,29 @@ class RawFilesMixin:
     resize_label: ClassVar[bool] = False
 
     def __init__(
-        self, *args, backend_args: dict | None = None, probe: bool = True, **kwargs
+        self,
+        *args,
+        backend_args: dict | None = None,
+        probe: bool = True,
+        bit_depth: int = 8,
+        stored_ids: dict[int, int] | None = None,
+        metainfo: dict | None = None,
+        **kwargs,
     ) -> None:
+        if bit_depth not in range(8, 17):
+            raise ValueError(f"bit_depth is {bit_depth!r}, it can be 8 to 16")
         self.probe = probe
-        super().__init__(*args, backend_args=backend_args or {"backend": "archive"}, **kwargs)
+        self.bit_depth = bit_depth
+        self.notes: list[str] = []
+        metainfo = dict(metainfo or {})
+        # mmseg overwrites this key with a map of its own.
+        self.stored_ids = metainfo.pop("label_map", None) if stored_ids is None else stored_ids
+        super().__init__(
+            *args,
+            backend_args=backend_args or {"backend": "archive"},
+            metainfo=metainfo,
+            **kwargs,
+        )
 
     def _join_prefix(self) -> None:
         self.ann_file = self._locate(self.ann_file) if self.ann_file else ""
@@ -67,15 +92,21 @@ class RawFilesMixin:
         super().full_init()
         if not self.probe:
             return
-        probe_labels(self)
-        published = published_count(self)
+        probe(self)
+        published = self.published
         if self._indices is None and published not in (None, len(self)):
-            print_log(
+            self.notes.append(
                 f"{self.data_root} has {len(self)} samples of the published {published}: results "
-                "will not be those of the benchmark; tools/check_data.py says what is there",
-                logger="current",
-                level=logging.WARNING,
+                "will not be those of the benchmark; tools/check_data.py says what is there"
             )
+        for note in self.notes:
+            print_log(note, logger="current", level=logging.WARNING)
+
+    @property
+    def published(self) -> int | None:
+        """Published number of samples of this split, None where it is not known."""
+        place = self.ann_file or self.data_prefix["img_path"]
+        return next((count for end, count in self.PUBLISHED.items() if place.endswith(end)), None)
 
     def load_data_list(self) -> list[dict]:
         """List the samples.
@@ -97,21 +128,28 @@ class RawFilesMixin:
         return [(self.data_prefix["img_path"], self.data_prefix.get("seg_map_path"))]
 
     def _pairs(self, img_dir: str, ann_dir: str | None) -> list[dict]:
-        images = self._stems(img_dir, self.img_suffix)
+        if ann_dir == img_dir and self.img_suffix == self.seg_map_suffix:
+            raise ValueError(
+                f"{img_dir}: the files that end in {self.img_suffix!r} would be images and labels "
+                "at once; set seg_map_suffix to the end of the labels' names, '_mask.png' for "
+                "a.png and a_mask.png, or data_prefix.seg_map_path to their folder"
+            )
+        images = self._stems(img_dir, self.img_suffix, ann_dir)
+        if ann_dir == img_dir and self.seg_map_suffix.endswith(self.img_suffix):
+            # A label beside its image, a.png and a_mask.png, ends like an image.
+            end = self.seg_map_suffix.removesuffix(self.img_suffix)
+            images = {stem for stem in images if not stem.endswith(end)}
         if self.ann_file:
             listed = self._listed()
             self._refuse_missing(listed - images, img_dir, self.img_suffix, self.ann_file)
             images = listed
         if ann_dir:
-            labels = self._stems(ann_dir, self.seg_map_suffix)
+            labels = self._stems(ann_dir, self.seg_map_suffix, img_dir)
             self._refuse_missing(images - labels, ann_dir, self.seg_map_suffix, img_dir)
             if not self.ann_file:
                 self._refuse_missing(labels - images, img_dir, self.img_suffix, ann_dir)
         shared = dict(
-            label_map=self._label_map(),
-            reduce_zero_label=self.reduce_zero_label,
-            num_classes=len(self._metainfo.get("classes") or ()) or None,
-            resize_label=self.resize_label,
+            **self.label_rules(), resize_label=self.resize_label, bit_depth=self.bit_depth
         )
         data_list = []
         for stem in images:
@@ -122,17 +160,17 @@ class RawFilesMixin:
             data_list.append(info)
         return data_list
 
-    def _stems(self, folder: str, suffix: str) -> set[str]:
-        """Return the files of a folder without their suffix."""
+    def _stems(self, folder: str, suffix: str, other: str | None = None) -> set[str]:
+        """Return the files of a folder, but not those of the `other` in it, without suffix."""
         if not fileio.isdir(folder, self.backend_args):
             raise FileNotFoundError(
                 f"{folder} does not exist: put {self.DOWNLOAD} there or set data_root (now "
                 f"{self.data_root!r}) to the folder or archive that has it"
             )
-        names = fileio.list_dir_or_file(
-            folder, list_dir=False, recursive=True, backend_args=self.backend_args
-        )
-        names = list(names)
+        names = self._names(folder)
+        if other and other.startswith(f"{folder}/"):
+            inner = other[len(folder) + 1 :].rstrip("/") + "/"
+            names = [name for name in names if not name.startswith(inner)]
         stems = {name[: -len(suffix)] for name in names if name.endswith(suffix)}
         if not stems:
             kinds = Counter(posixpath.splitext(name)[1] or name for name in names)
@@ -143,27 +181,77 @@ class RawFilesMixin:
             )
         return stems
 
+    def _names(self, folder: str) -> list[str]:
+        return list(
+            fileio.list_dir_or_file(
+                folder, list_dir=False, recursive=True, backend_args=self.backend_args
+            )
+        )
+
     def _listed(self) -> set[str]:
+        """Read the list of samples; a line that is repeated counts once, and is noted."""
         if not fileio.isfile(self.ann_file, self.backend_args):
             raise FileNotFoundError(f"{self.ann_file} does not exist: put {self.DOWNLOAD} there")
-        lines = fileio.get_text(self.ann_file, backend_args=self.backend_args).splitlines()
-        return {line.strip() for line in lines if line.strip()}
+        data = fileio.get(self.ann_file, self.backend_args)
+        try:
+            text = data.decode("utf-8-sig")
+            if "\0" in text:
+                raise ValueError("it holds zero bytes")
+        except ValueError as error:  # UnicodeDecodeError is one
+            raise ValueError(
+                f"{self.ann_file}: the list is not UTF-8 text ({error}); save it as UTF-8"
+            ) from None
+        lines = Counter(line.strip() for line in text.splitlines() if line.strip())
+        again = {line: count for line, count in lines.items() if count > 1}
+        if again:
+            self.notes.append(
+                f"{self.ann_file}: {sum(again.values()) - len(again)} repeated lines (first: "
+                f"{next(iter(again))}); each image is used once"
+            )
+        return set(lines)
 
-    @staticmethod
-    def _refuse_missing(stems: set[str], folder: str, suffix: str, partner: str) -> None:
+    def _refuse_missing(self, stems: set[str], folder: str, suffix: str, partner: str) -> None:
+        """Refuse files without their counterpart, with a hint at names that nearly fit."""
         if not stems:
             return
-        first = sorted(stems)[0]
+        first = min(stems)
+        if first.endswith(suffix) and partner == self.ann_file:
+            hint = f"write the lines of the list without {suffix!r}"
+        else:
+            hint = "complete the data set or remove the counterparts"
+            near = (name for name in sorted(self._names(folder)) if name.startswith(first))
+            ends = [name.removeprefix(first) for name in near]
+            if ends:
+                hint = (
+                    f"there is {first + ends[0]}: if that is it, set "
+                    f"{'img_suffix' if suffix == self.img_suffix else 'seg_map_suffix'} to the end "
+                    f"{ends[0]!r}"
+                )
         raise FileNotFoundError(
             f"{posixpath.join(folder, first + suffix)} is missing ({len(stems)} such files), but "
-            f"{partner} has its counterpart: complete the data set or remove the counterparts"
+            f"{partner} has its counterpart: {hint}"
+        )
+
+    def label_rules(self) -> dict:
+        """Return what `label_table` needs to know, without looking at any file."""
+        return dict(
+            label_map=self._label_map(),
+            reduce_zero_label=self.reduce_zero_label,
+            num_classes=len(self._metainfo.get("classes") or ()) or None,
         )
 
     def _label_map(self) -> dict[int, int] | None:
         """Combine the values a file stores with a choice of classes in `metainfo`."""
-        stored = next(
-            (ids for end, ids in self.STORED_IDS.items() if self.seg_map_suffix.endswith(end)), None
-        )
-        if stored is None or self.label_map is None:
-            return stored or self.label_map
-        return {value: self.label_map.get(known, known) for value, known in stored.items()}
+        stored = self.stored_ids
+        if stored is None:
+            ends = (end for end in self.STORED_IDS if self.seg_map_suffix.endswith(end))
+            stored = self.STORED_IDS.get(next(ends, None))
+        if stored is None:
+            return self.label_map
+        if self.reduce_zero_label:
+            raise ValueError(
+                f"{self.data_root}: stored_ids (STORED_IDS) says what each stored value is; set "
+                "reduce_zero_label=False beside it"
+            )
+        chosen = self.label_map or {}
+        return {value: chosen.get(k, k) for value, k in stored.items()}
