@@ -1,7 +1,10 @@
+import logging
+
 import numpy as np
 import pytest
 import torch
 import torch.multiprocessing as mp
+from mmengine.logging import MMLogger
 from mmseg.evaluation import IoUMetric
 from torchmetrics.classification import MulticlassJaccardIndex
 
@@ -176,3 +179,41 @@ def test_counts_that_wait_are_fetched_before_the_scores_and_name_the_file():
     metric._pending.append(("bad.png", count_pixels(label.clamp(max=1), label + 2, 2, 255)))
     with pytest.raises(ValueError, match=r"bad\.png: .* outside the 2 classes; fix the file"):
         metric.evaluate(1)
+
+
+@pytest.mark.parametrize("absent", [(), (3,), (0, 6), tuple(range(1, CLASSES))])
+def test_classes_that_are_left_out_of_the_mean_are_counted_and_named(caplog, absent):
+    logger = MMLogger.get_current_instance()
+    logger.addHandler(caplog.handler)
+    metric = MeanIoUMetric()
+    pairs = list(images(5))
+    for pred, label in pairs:
+        for klass in absent:
+            pred[pred == klass] = 1 if 1 not in absent else 0
+            label[label == klass] = 1 if 1 not in absent else 0
+    try:
+        with caplog.at_level(logging.WARNING):
+            evaluate(metric, pairs)
+    finally:
+        logger.removeHandler(caplog.handler)
+    assert [k for k, v in enumerate(metric.per_class["IoU"].values()) if np.isnan(v)] == [*absent]
+    if not absent:
+        assert caplog.text == ""
+        return
+    named = ", ".join(f"class {k}" for k in absent)
+    assert f"mIoU is the mean of {CLASSES - len(absent)} of {CLASSES} classes" in caplog.text
+    assert f"in neither labels nor predictions: {named}\n" in caplog.text
+
+
+def test_classes_that_are_only_predicted_are_named(caplog):
+    logger = MMLogger.get_current_instance()
+    logger.addHandler(caplog.handler)
+    try:
+        with caplog.at_level(logging.WARNING):
+            result = evaluate(
+                MeanIoUMetric(), [(torch.tensor([[0, 1]]), torch.tensor([[0, 0]]))], 2
+            )
+    finally:
+        logger.removeHandler(caplog.handler)
+    assert result["mIoU"] == 25
+    assert "false predictions count as IoU 0: class 1" in caplog.text

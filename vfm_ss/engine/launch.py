@@ -102,8 +102,8 @@ def test(
     if show or show_dir:
         _show(cfg, show, show_dir, wait_time)
     if out is not None:
-        for evaluator in _as_list(cfg.test_evaluator):
-            evaluator.output_dir = out
+        hooks = cfg.get("custom_hooks") or []
+        cfg.custom_hooks = [*hooks, ConfigDict(type="SaveLabelsHook", out_dir=out)]
     if tta:
         if "tta_pipeline" not in cfg or "tta_model" not in cfg:
             raise UsageError(f"--tta needs tta_model and tta_pipeline, which {config} lacks")
@@ -181,7 +181,7 @@ def _show(cfg: Config, window: bool, folder: str | None, wait_time: float) -> No
     if hook is None:
         raise UsageError(
             "--show and --show-dir need default_hooks.visualization, which the config lacks; add "
-            "dict(type='SegVisualizationHook')"
+            "dict(type='PaintPredictionsHook')"
         )
     hook.draw = True
     hook.interval = 1
@@ -190,10 +190,6 @@ def _show(cfg: Config, window: bool, folder: str | None, wait_time: float) -> No
         hook.wait_time = wait_time
     if folder:
         cfg.visualizer.save_dir = folder
-
-
-def _as_list(value) -> list:
-    return list(value) if isinstance(value, (list, tuple)) else [value]
 
 
 def _run(cfg: Config, mode: str) -> None:

@@ -1,14 +1,13 @@
 """Mean intersection over union from integer counts."""
 
+import logging
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import torch
 from mmengine.evaluator import BaseMetric
 from mmengine.logging import MMLogger, print_log
 from mmseg.registry import METRICS
-from PIL import Image
 from prettytable import PrettyTable
 from torch import Tensor
 
@@ -108,8 +107,6 @@ class MeanIoUMetric(BaseMetric):
         ignore_index: Label of pixels that do not count.
         collect_device: 'cpu' or 'gpu', where ranks exchange their counts.
         prefix: Prepended to the keys of the result.
-        output_dir: Folder for the predicted label maps as PNG files, in the values of the data
-            set's own files (tools/test.py --out); None saves none.
     """
 
     default_prefix = ""  # mmengine warns of None
@@ -119,11 +116,9 @@ class MeanIoUMetric(BaseMetric):
         ignore_index: int = 255,
         collect_device: str = "cpu",
         prefix: str | None = None,
-        output_dir: str | None = None,
     ) -> None:
         super().__init__(collect_device=collect_device, prefix=prefix)
         self.ignore_index = ignore_index
-        self.output_dir = None if output_dir is None else Path(output_dir)
         self.per_class: dict[str, dict[str, float]] = {}
         self._pending: list[tuple[str, Tensor]] = []
 
@@ -148,8 +143,6 @@ class MeanIoUMetric(BaseMetric):
                     self.results.append(counts)
             except ValueError as error:
                 raise _in_file(name, error) from None
-            if self.output_dir is not None:
-                self._save(sample)
         if len(self._pending) >= PENDING:
             self._fetch()
 
@@ -170,13 +163,6 @@ class MeanIoUMetric(BaseMetric):
                 raise _in_file(name, error)
             self.results.append(image[:3])
 
-    def _save(self, sample: dict) -> None:
-        classes = sample["pred_sem_seg"]["data"].squeeze().cpu().numpy()
-        stored = classes + 1 if sample.get("reduce_zero_label", False) else classes
-        self.output_dir.mkdir(parents=True, exist_ok=True)
-        name = Path(sample["img_path"]).stem + ".png"
-        Image.fromarray(stored.astype(np.uint8)).save(self.output_dir / name)
-
     def compute_metrics(self, results: list[Tensor]) -> dict[str, float]:
         """Sum the counts of all images into aAcc, mIoU and mAcc, and log the table of classes."""
         right, predicted, true = torch.stack(results).sum(0).double()
@@ -193,11 +179,28 @@ class MeanIoUMetric(BaseMetric):
         table.add_column("Acc", np.round(acc, 2))
         logger = MMLogger.get_current_instance()
         print_log(f"per class results:\n{table.get_string()}", logger=logger)
+        _warn_of_absent_classes(names, iou, true.numpy())
         return {
             "aAcc": float(100 * right.sum() / true.sum()),
             "mIoU": float(np.nanmean(iou)),
             "mAcc": float(np.nanmean(acc)),
         }
+
+
+def _warn_of_absent_classes(names: Sequence[str], iou: np.ndarray, true: np.ndarray) -> None:
+    """Say which classes the labels lack: they are left out of the mean, or count as 0."""
+    left_out = [name for name, value in zip(names, iou, strict=True) if np.isnan(value)]
+    zero = [name for name, k, n in zip(names, iou, true, strict=True) if not n and k == 0]
+    for absent, text in (
+        (
+            left_out,
+            f"mIoU is the mean of {len(names) - len(left_out)} of {len(names)} classes, and "
+            "best checkpoints are chosen by it; in neither labels nor predictions: ",
+        ),
+        (zero, "no label has a pixel of these classes, false predictions count as IoU 0: "),
+    ):
+        if absent:
+            print_log(text + ", ".join(absent), logger="current", level=logging.WARNING)
 
 
 def _in_file(name: str, error: object) -> ValueError:

@@ -34,6 +34,6 @@ default_hooks = dict(
         save_best="mIoU",
     ),
     sampler_seed=dict(type="DistSamplerSeedHook"),
-    visualization=dict(type="SegVisualizationHook", backend_args=dict(backend="archive")),
+    visualization=dict(type="PaintPredictionsHook"),
     record=dict(type="RecordHook"),
 )
