@@ -135,6 +135,25 @@ def test_runs_that_should_not_be_compared_are_noted(make_record):
     assert "runs differ in effective_batch (16, 8)" in a.notes[1]
 
 
+def test_classes_that_a_mean_leaves_out_are_counted_and_named(make_record):
+    whole = {"wall": 10.0, "sky": 20.0, "car": 30.0}
+    records = [
+        make_record("mae", seed=0, iou=whole),
+        make_record("mae", seed=1, iou=whole | {"car": None}),
+        make_record("sam", seed=0, iou=whole | {"car": None}),
+        make_record("sam", seed=1, iou=None),
+    ]
+    notes = analyse([Run(r.setting, r.vfm, r.seed, r.miou, "", r) for r in records]).notes
+    assert notes == [
+        "default: NOT COMPARABLE: the mean is over 2, 3 classes in different runs.",
+        "default: 2 of 3 classes in the mean, for mae, sam; in neither labels nor predictions: "
+        "car.",
+    ]
+    alone = analyse([Run(r.setting, r.vfm, r.seed, r.miou, "", r) for r in records[1:3]]).notes
+    assert "default: 2 of 3 classes in the mean, for mae, sam" in alone[-1]
+    assert not any("NOT COMPARABLE" in note for note in alone)
+
+
 def timed(make_record, setting, vfm, seed, seconds, device="gpu", params=100):
     record = make_record(
         vfm,

@@ -203,6 +203,7 @@ def _notes(cells: pd.DataFrame, asked: str, baseline: str) -> list[str]:
         if few:
             notes.append(f"{setting}: one seed only, so no standard deviation, for {_list(few)}.")
         records = [r.record for runs in rows["runs"] for r in runs if r.record is not None]
+        notes += _class_notes(setting, records)
         for name in ("max_steps", "effective_batch", "precision"):
             found = {getattr(r, name) for r in records} - {None}
             if len(found) > 1:
@@ -221,5 +222,28 @@ def _remarks(record: Record) -> list[str]:
     return [f"{run}: {text}" for text in [*[early] * bool(record.stopped_early), *record.remarks]]
 
 
-def _list(names: list[str]) -> str:
+def _class_notes(setting: str, records: list[Record]) -> list[str]:
+    """Name the classes without an IoU: the labels of the validation lack them."""
+    notes, left_out, counts = [], {}, set()
+    for record in records:
+        if record.iou:
+            absent = tuple(name for name, value in record.iou.items() if value is None)
+            counts.add(len(record.iou) - len(absent))
+            left_out.setdefault((len(record.iou), absent), {})[record.vfm] = True
+    if len(counts) > 1:
+        numbers = _list(map(str, sorted(counts)))
+        notes.append(
+            f"{setting}: NOT COMPARABLE: the mean is over {numbers} classes in different runs."
+        )
+    for (total, absent), vfms in left_out.items():
+        if absent:
+            more = f" and {len(absent) - 5} more" if len(absent) > 5 else ""
+            notes.append(
+                f"{setting}: {total - len(absent)} of {total} classes in the mean, for "
+                f"{_list(vfms)}; in neither labels nor predictions: {_list(absent[:5])}{more}."
+            )
+    return notes
+
+
+def _list(names: Iterable[str]) -> str:
     return ", ".join(names)
