@@ -1,9 +1,9 @@
-"""Say in one line what ended a training, and what to do."""
+"""Explain in one line what ended a training and what to do."""
 
 import torch
 
 _DEAD_PROCESS = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "NCCL")
-_GO_ON = "go on with --resume"
+_CONTINUE = "continue with --resume"
 
 
 def explain(
@@ -27,7 +27,7 @@ def explain(
         effect = (
             "keeps the effective batch but changes the results (see the log), so start again"
             if mixing
-            else f"changes neither the effective batch nor the results, and {_GO_ON}"
+            else f"changes neither the effective batch nor the results, and {_CONTINUE}"
         )
         remedy = (
             f"use --micro-batch {smaller} (train_cfg.micro_batch={smaller}), which {effect}"
@@ -40,11 +40,11 @@ def explain(
     if "DataLoader worker" in text:
         return (
             f"a data worker died before step {step} ({text[:160]}); often memory runs out: use "
-            f"fewer train_dataloader.num_workers, and {_GO_ON}"
+            f"fewer train_dataloader.num_workers, and {_CONTINUE}"
         )
     if num_processes > 1 and any(sign in text for sign in _DEAD_PROCESS):
         return (
             f"another process of this run died in step {step}, see its last lines ({text[:120]}); "
-            f"{_GO_ON}"
+            f"{_CONTINUE}"
         )
     return None

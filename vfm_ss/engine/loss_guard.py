@@ -1,4 +1,4 @@
-"""Notice a loss or weights that are not finite, without making the device wait."""
+"""Detect a loss or weights that are not finite, without making the device wait."""
 
 import math
 
@@ -19,13 +19,13 @@ class NonFiniteError(FloatingPointError):
 class LossGuard:
     """Watches the losses of a run.
 
-    A loss is looked at when it has arrived on the host: on a CPU at once, on a GPU a step or two
-    later, and in any case before a checkpoint is written.
+    A loss is checked when it has arrived on the host: on a CPU at once, on a GPU a step or two
+    later, and always before a checkpoint is written.
 
     Args:
         mode: ``'stop'`` raises; ``'skip'`` leaves the weights as they are for a step with gradients
-            that are not finite (fp16's loss scaling does so by itself), says so, and gives up after
-            20 in a row. Skipping makes the host wait for every step.
+            that are not finite (fp16's loss scaling does so by itself), warns, and raises after 20
+            in a row. Skipping makes the host wait for every step.
 
     Raises:
         ValueError: If the mode is unknown.
@@ -39,14 +39,14 @@ class LossGuard:
         self._losses = AsyncScalars()
 
     def attach(self, runner) -> None:
-        """Make the optimiser skip, if that is the mode."""
+        """Make the optimiser skip such steps, if that is the mode."""
         wrapper: OptimWrapper = runner.optim_wrapper
         if self.mode != "skip" or isinstance(wrapper, AmpOptimWrapper):
             return
         step = wrapper.step
 
         def step_if_finite(**kwargs):
-            # Averaged over the processes already, so that all decide alike.
+            # Already averaged over the processes, so that all decide alike.
             grads = [
                 p.grad for g in wrapper.param_groups for p in g["params"] if p.grad is not None
             ]
@@ -65,18 +65,18 @@ class LossGuard:
         wrapper.step = step_if_finite
 
     def watch(self, runner, loss: torch.Tensor, data_samples: list) -> None:
-        """Take note of the loss of a step, and look at those that have arrived."""
+        """Send the loss of a step to the host, and check those that have arrived."""
         names = [_name(sample) for sample in data_samples]
         self._losses.send({"loss": loss}, note=(runner.iter + 1, names))
         self._look(runner, wait=False)
 
     def check(self, runner, step: int, together: bool = True) -> None:
-        """Make sure that all losses and the weights are finite before they are saved.
+        """Check that all losses and the weights are finite before they are saved.
 
         Args:
             runner: The runner.
             step: Number of the step, from 1, that the weights come from.
-            together: Whether all processes call this and look at each other's losses.
+            together: Whether all processes call this, so that each learns of the others' losses.
 
         Raises:
             NonFiniteError: With the step, the images and the last good checkpoint.
@@ -115,7 +115,7 @@ class LossGuard:
                 raise NonFiniteError(
                     f"{text}; {_last_checkpoint(runner)}. A lower optim_wrapper.optimizer.lr or "
                     "--cfg-options optim_wrapper.precision=bf16 may help; "
-                    "train_cfg.nonfinite_loss=skip leaves such steps out"
+                    "train_cfg.nonfinite_loss=skip skips such steps"
                 )
             runner.logger.warning(text)
 

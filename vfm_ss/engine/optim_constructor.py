@@ -12,7 +12,7 @@ from torch import nn
 
 from vfm_ss.models.backbones.plain_vit import PlainViT
 
-#: How an optimiser runs; whoever states one of these has chosen.
+#: Arguments that choose an implementation of the optimiser; a stated one is respected.
 _IMPLEMENTATIONS = ("fused", "foreach", "capturable", "differentiable")
 #: What paramwise_cfg may hold: mmengine's keys and ours. mmengine ignores any other.
 _PARAMWISE = (
@@ -25,8 +25,8 @@ _PARAMWISE = (
 class GroupedOptimWrapperConstructor(DefaultOptimWrapperConstructor):
     """mmengine's default constructor, with one parameter group for each combination of settings.
 
-    The default one makes a group of every parameter where there is a ``paramwise_cfg``, so that a
-    fused or foreach optimiser has one tensor in each of its calls. Here parameters with equal
+    With a ``paramwise_cfg`` the default one makes a group of every parameter, so that a fused or
+    foreach optimiser has one tensor in each of its calls. Here parameters with equal
     settings share a group, in the order in which the model first has them; learning rates, decay
     and logs are the same. An optimiser of torch runs its fused implementation where the device
     has one and the config states none (``fused``, ``foreach``).

@@ -11,9 +11,9 @@ from vfm_ss.datasets.seeding import SampleIndex
 def seed_step(seed: int, step: int, rank: int = 0) -> None:
     """Seed torch (the current GPU too), numpy and python for one optimiser step.
 
-    Whatever drew random numbers before, such as a validation, a resume or a dataloader that was
-    started anew, a step then draws the same ones: dropout, drop path, mmseg's samplers. So nothing
-    has to be saved, and any checkpoint of any process can be resumed exactly.
+    Whatever drew random numbers before (a validation, a resume, a restarted dataloader), a step
+    then draws the same ones: dropout, drop path, mmseg's samplers. So no random state has to be
+    saved, and any checkpoint of any process can be resumed exactly.
 
     Args:
         seed: Seed of the run.
@@ -33,7 +33,7 @@ class SeedSample:
     """A transform that seeds numpy, torch and python by the seed and position of the sample."""
 
     def __call__(self, results: dict) -> dict:
-        """Seed, if a PositionSampler drew this sample; return it as it is."""
+        """Seed, if a PositionSampler drew this sample; return it unchanged."""
         index = results.get("sample_idx")
         if isinstance(index, SampleIndex):
             seed_step(index.seed, index.position)

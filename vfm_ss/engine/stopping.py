@@ -16,9 +16,9 @@ _SAME_SECONDS = 3.0
 class StopSignals:
     """While entered, a signal asks the train loop to stop; a second one ends the process at once.
 
-    Call `announce` when a step begins and `agreed` when it ends. Between processes the wish is
-    shared by gloo on the CPUs while the step runs: no device waits, and all stop after the same
-    step.
+    Call `announce` when a step begins and `agreed` when it ends. Between processes the request
+    is shared by gloo on the CPUs while the step runs: no device waits, and all stop after the
+    same step.
     """
 
     def __init__(self):
@@ -26,39 +26,39 @@ class StopSignals:
         self._since = 0.0
         self._previous: dict = {}
         self._group = None
-        self._wish: tuple | None = None
+        self._request: tuple | None = None
 
     def __enter__(self) -> "StopSignals":
-        """Take over the signals; outside the main thread, where Python has none, do nothing."""
+        """Handle the signals; outside the main thread, where Python allows none, do nothing."""
         if get_world_size() > 1:
             self._group = torch.distributed.new_group(backend="gloo")
         if threading.current_thread() is threading.main_thread():
-            # Who starts a job in the background may have told it to ignore Ctrl-C.
-            heard = [n for n in SIGNALS if signal.getsignal(n) is not signal.SIG_IGN]
-            self._previous = {number: signal.signal(number, self._receive) for number in heard}
+            # A job in the background may have been started with Ctrl-C ignored.
+            handled = [n for n in SIGNALS if signal.getsignal(n) is not signal.SIG_IGN]
+            self._previous = {number: signal.signal(number, self._receive) for number in handled}
         return self
 
     def __exit__(self, *_) -> None:
-        """Give the signals back."""
+        """Restore the previous handlers."""
         for number, handler in self._previous.items():
             signal.signal(number, handler)
 
     def announce(self) -> None:
         """Tell the other processes whether this one is to stop after the step that begins."""
-        wish = torch.tensor([self.received or 0])
+        request = torch.tensor([self.received or 0])
         work = None
         if self._group is not None:
             work = torch.distributed.all_reduce(
-                wish, torch.distributed.ReduceOp.MAX, group=self._group, async_op=True
+                request, torch.distributed.ReduceOp.MAX, group=self._group, async_op=True
             )
-        self._wish = wish, work
+        self._request = request, work
 
     def agreed(self) -> int | None:
         """Return the signal after which all processes stop now, if any."""
-        wish, work = self._wish
+        request, work = self._request
         if work is not None:
             work.wait()
-            return int(wish) or None
+            return int(request) or None
         return self.received
 
     def _receive(self, number: int, frame) -> None:
@@ -78,4 +78,4 @@ class StopSignals:
 
 
 class Interrupted(BaseException):
-    """A stop within a validation, which changes no weights and can be given up."""
+    """A stop within a validation, which changes no weights and can be aborted."""
