@@ -88,11 +88,11 @@ def write_scenes(folder: Path, size: tuple[int, int], classes: int, kind: str) -
     return pairs
 
 
-def pipeline(steps: list, pairs: list, reduce_zero: bool) -> Callable[[int], None]:
+def pipeline(steps: list, pairs: list, reduce_zero: bool) -> Callable[[int], dict]:
     """Return a function that runs a pipeline on the pair of a position."""
     built = [TRANSFORMS.build(step) for step in steps]
 
-    def run(position: int) -> None:
+    def run(position: int) -> dict:
         image, label = pairs[position % len(pairs)]
         results = dict(
             img_path=image,
@@ -104,6 +104,7 @@ def pipeline(steps: list, pairs: list, reduce_zero: bool) -> Callable[[int], Non
         )
         for step in built:
             results = step(results)
+        return results
 
     return run
 

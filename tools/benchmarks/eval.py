@@ -20,13 +20,13 @@ from pathlib import Path
 
 import torch
 from common import DTYPES, device_name, make_parser, spread, versions
-from data import write_scenes
+from data import pipeline, write_scenes
 from mmengine.config import ConfigDict
 from mmengine.dataset import pseudo_collate
 from mmengine.logging import MMLogger
 from mmengine.registry import init_default_scope
 from mmseg.evaluation import IoUMetric
-from mmseg.registry import MODELS, TRANSFORMS
+from mmseg.registry import MODELS
 
 import vfm_ss  # noqa: F401
 from vfm_ss.engine.memory import keep_freed_memory
@@ -81,9 +81,9 @@ def build_models(args: argparse.Namespace, crop: int, classes: int) -> dict:
     return {"stock": stock.to(device).eval(), "ours": ours.to(device).eval()}
 
 
-def pipelines(crop: int) -> dict:
-    """Return the test pipelines."""
-    steps = {
+def pipeline_steps(crop: int) -> dict[str, list[dict]]:
+    """Return the configs of the test pipelines."""
+    return {
         "stock": [
             dict(type="LoadImageFromFile"),
             dict(type="Resize", scale=(8 * crop, crop), keep_ratio=True),
@@ -97,29 +97,14 @@ def pipelines(crop: int) -> dict:
             dict(type="PackSegInputs"),
         ],
     }
-    return {name: [TRANSFORMS.build(step) for step in listed] for name, listed in steps.items()}
 
 
-def load(pipeline: list, pair: tuple[str, str]) -> dict:
-    """Load a sample through a pipeline."""
-    results = dict(
-        img_path=pair[0],
-        seg_map_path=pair[1],
-        reduce_zero_label=False,
-        label_map=None,
-        seg_fields=[],
-    )
-    for step in pipeline:
-        results = step(results)
-    return results
-
-
-def validate(model, metric, pipeline: list, pairs: list, batch: int, autocast) -> dict:
-    """Evaluate on all pairs; return the scores."""
+def validate(model, metric, load, images: int, batch: int, autocast) -> dict:
+    """Evaluate on all images; return the scores."""
     metric.dataset_meta = dict(classes=[str(c) for c in range(model.decode_head.num_classes)])
     metric.results.clear()
-    for start in range(0, len(pairs), batch):
-        data = pseudo_collate([load(pipeline, pair) for pair in pairs[start : start + batch]])
+    for start in range(0, images, batch):
+        data = pseudo_collate([load(i) for i in range(start, min(start + batch, images))])
         with torch.no_grad(), autocast:
             outputs = model.val_step(data)
         metric.process(data, [output.to_dict() for output in outputs])
@@ -160,13 +145,17 @@ def main() -> None:
     )
     for title, (height, width, classes) in CASES.items():
         crop = min(height, width)
-        models, steps = build_models(args, crop, classes), pipelines(crop)
+        models = build_models(args, crop, classes)
         metrics = {"stock": IoUMetric(), "ours": MeanIoUMetric()}
         contexts = {"stock": nullcontext(), "ours": autocast}
         batches = {"stock": 1, "ours": args.batch}
         times = {"stock": [], "ours": []}
         with tempfile.TemporaryDirectory() as folder:
             pairs = write_scenes(Path(folder), (height, width), classes, "jpg")
+            loaders = {
+                side: pipeline(steps, pairs, reduce_zero=False)
+                for side, steps in pipeline_steps(crop).items()
+            }
             for turn in range(args.rounds + 1):
                 scores = {}
                 for side in list(times)[:: 1 if turn % 2 else -1]:
@@ -174,8 +163,8 @@ def main() -> None:
                     scores[side] = validate(
                         models[side],
                         metrics[side],
-                        steps[side],
-                        pairs,
+                        loaders[side],
+                        len(pairs),
                         batches[side],
                         contexts[side],
                     )

@@ -5,7 +5,7 @@
     tools/fuzz/fuzz.py record -runs=1000000         # libFuzzer's options
 
 An input that breaks a target is kept as crash-* (a hang: timeout-*) in the current folder; give
-the file as the last argument to run it again, and add it to tests/properties once it is mended.
+the file as the last argument to run it again, and add it to tests/properties once it is fixed.
 """
 
 import os
