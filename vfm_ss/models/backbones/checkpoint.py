@@ -91,6 +91,12 @@ def read_file(path: str | Path) -> dict[str, torch.Tensor]:
     return state_dict
 
 
+def to_float32(state_dict: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Widen half precision, so that resizing does not round to it again."""
+    half = (torch.float16, torch.bfloat16)
+    return {k: v.float() if getattr(v, "dtype", None) in half else v for k, v in state_dict.items()}
+
+
 @contextlib.contextmanager
 def converting(
     vit: nn.Module, state_dict: dict[str, torch.Tensor], source: str, name: str

@@ -96,7 +96,7 @@ class PlainViT(BaseModule):
             state_dict, source = self._read(pretrained)
             name = model_name.partition(".")[0]
             with checkpoint.converting(self.vit, state_dict, source, name):
-                state_dict = self._convert(state_dict)
+                state_dict = self._convert(checkpoint.to_float32(state_dict))
             checkpoint.load_strict(self.vit, state_dict, source, name)
         self.out_indices = _block_numbers(out_indices, len(self.blocks))
         self._prune(self.out_indices)
