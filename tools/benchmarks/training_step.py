@@ -23,6 +23,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 import vfm_ss  # noqa: F401
+from vfm_ss.compat.runner import set_accumulation
 from vfm_ss.engine.auto_micro_batch import CPU_PIXELS, Trial, largest_that_fits
 from vfm_ss.engine.memory import keep_freed_memory
 from vfm_ss.engine.optim_wrapper import precision_of
@@ -68,7 +69,7 @@ class Step:
         self.wrapper = build_optim_wrapper(self.model, cfg.optim_wrapper)
         self.data = self._make_images()
         self.micro_batch = 1 if self.plain else self._micro_batch(args.batch)
-        self.wrapper._accumulative_counts = self.images // self.micro_batch
+        set_accumulation(self.wrapper, self.images // self.micro_batch)
         self.steps = 0
 
     def _make_plain(self, cfg) -> None:

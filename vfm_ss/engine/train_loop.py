@@ -1,12 +1,12 @@
 import signal
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from mmengine.dist import get_rank, get_world_size
 from mmengine.model import is_model_wrapper
-from mmengine.runner import IterBasedTrainLoop
-from mmengine.runner.loops import _InfiniteDataloaderIterator
 from mmseg.registry import LOOPS
+
+from vfm_ss.compat.runner import OpenTrainLoop, set_accumulation
 
 from .auto_micro_batch import choose_micro_batch
 from .batching import EFFECTIVE_BATCH, accumulation_steps
@@ -20,7 +20,7 @@ from .stopping import Interrupted, StopSignals
 
 
 @LOOPS.register_module()
-class OptimStepTrainLoop(IterBasedTrainLoop):
+class OptimStepTrainLoop(OpenTrainLoop):
     """A train loop whose iterations are optimiser steps.
 
     The dataloader yields a process's whole share of the effective batch; the loop splits it into
@@ -97,9 +97,9 @@ class OptimStepTrainLoop(IterBasedTrainLoop):
                 f"{self.effective_batch} images (train_cfg.effective_batch); remove it, and split "
                 "them by --micro-batch (train_cfg.micro_batch)"
             )
-        if self.val_begin > self._max_iters:
+        if self.val_begin > self.max_iters:
             raise ValueError(
-                f"train_cfg.val_begin={self.val_begin} is after the last step {self._max_iters}: "
+                f"train_cfg.val_begin={self.val_begin} is after the last step {self.max_iters}: "
                 "the run would have no score; lower it"
             )
 
@@ -118,7 +118,7 @@ class OptimStepTrainLoop(IterBasedTrainLoop):
     @property
     def stopped_early(self) -> bool:
         """Whether a hook, not a signal, has ended training before its last step."""
-        return self.stop_training and not self._stopped_by and self._iter < self._max_iters
+        return self.stop_training and not self._stopped_by and self.iter < self.max_iters
 
     def run(self) -> torch.nn.Module:
         """Train, from the step that the runner has resumed, and validate.
@@ -140,11 +140,11 @@ class OptimStepTrainLoop(IterBasedTrainLoop):
             self._split(choose_micro_batch(runner, self.dataloader.batch_size))
         # mmengine offers accumulation as an argument of the wrapper only, and counts what it
         # calls iterations: forward passes. Both follow from this loop.
-        runner.optim_wrapper._accumulative_counts = self.num_micro_batches
+        set_accumulation(runner.optim_wrapper, self.num_micro_batches)
         runner.optim_wrapper.initialize_count_status(
             runner.model,
-            self._iter * self.num_micro_batches,
-            self._max_iters * self.num_micro_batches,
+            self.iter * self.num_micro_batches,
+            self.max_iters * self.num_micro_batches,
         )
         self.losses.attach(runner)
         with self.signals:
@@ -154,7 +154,7 @@ class OptimStepTrainLoop(IterBasedTrainLoop):
                 self._stopped_by = self.signals.received
             except RuntimeError as error:
                 text = explain(
-                    error, self._iter + 1, self.micro_batch, get_world_size(), bool(self.mixing)
+                    error, self.iter + 1, self.micro_batch, get_world_size(), bool(self.mixing)
                 )
                 if text is None:
                     raise
@@ -162,7 +162,7 @@ class OptimStepTrainLoop(IterBasedTrainLoop):
                 raise (torch.OutOfMemoryError if out_of_memory else RuntimeError)(text) from error
         if self._stopped_by:
             name = signal.Signals(self._stopped_by).name
-            runner.logger.info(f"Stopped by {name} after step {self._iter}; go on with --resume.")
+            runner.logger.info(f"Stopped by {name} after step {self.iter}; go on with --resume.")
             raise SystemExit(128 + self._stopped_by)
         return runner.model
 
@@ -172,18 +172,18 @@ class OptimStepTrainLoop(IterBasedTrainLoop):
         check_schedules(runner)  # after a resumed run has taken up its own
         runner.call_hook("before_train_epoch")
         self.dataloader_iterator = self._start_data()
-        while self._iter < self._max_iters and not self.stop_training:
+        while self.iter < self.max_iters and not self.stop_training:
             runner.model.train()
             self.run_iter(next(self.dataloader_iterator))
-            self._decide_current_val_interval()
+            self.update_val_interval()
             ends_here = self.stop_training and runner.val_loop is not None
             if (validation_is_due(runner) or ends_here) and not self._stopped_by:
                 runner.val_loop.run()
-        self.losses.check(runner, self._iter)
+        self.losses.check(runner, self.iter)
         runner.call_hook("after_train_epoch")
         runner.call_hook("after_train")
 
-    def _start_data(self) -> _InfiniteDataloaderIterator:
+    def _start_data(self) -> Iterator[dict]:
         """Start reading at the position of the run, at once if the sampler can skip.
 
         mmengine's own loop does so in OneDL's releases; in the original ones it reads all images
@@ -194,15 +194,15 @@ class OptimStepTrainLoop(IterBasedTrainLoop):
             sampler.seed = self.runner.seed  # a seed that was drawn comes from the checkpoint
         seed_samples(self.dataloader.dataset)
         can_skip = hasattr(sampler, "skip")
-        if self._iter and can_skip:
-            sampler.skip(self._iter * self.dataloader.batch_size)
-        iterator = _InfiniteDataloaderIterator(self.dataloader)
-        if self._iter and not can_skip:
+        if self.iter and can_skip:
+            sampler.skip(self.iter * self.dataloader.batch_size)
+        iterator = self.endless(self.dataloader)
+        if self.iter and not can_skip:
             self.runner.logger.warning(
-                f"{type(sampler).__name__} cannot skip: reading the images of {self._iter} steps "
+                f"{type(sampler).__name__} cannot skip: reading the images of {self.iter} steps "
                 "again; train_dataloader.sampler=dict(type='PositionSampler') resumes at once"
             )
-            for _ in range(self._iter):
+            for _ in range(self.iter):
                 next(iterator)
         return iterator
 
@@ -213,10 +213,10 @@ class OptimStepTrainLoop(IterBasedTrainLoop):
             data_batch: ``inputs``, a list of (3, H, W) images, and ``data_samples``, theirs.
         """
         runner = self.runner
-        runner.call_hook("before_train_iter", batch_idx=self._iter, data_batch=data_batch)
+        runner.call_hook("before_train_iter", batch_idx=self.iter, data_batch=data_batch)
         self.signals.announce()
         self._begin_step(data_batch)
-        seed_step(runner.seed, self._iter, get_rank())
+        seed_step(runner.seed, self.iter, get_rank())
         outputs = [
             runner.model.train_step(micro_batch, optim_wrapper=runner.optim_wrapper)
             for micro_batch in split(data_batch, self.micro_batch)
@@ -227,16 +227,16 @@ class OptimStepTrainLoop(IterBasedTrainLoop):
         if self._stopped_by:
             self.stop_training = True  # the checkpoint hook saves
         runner.call_hook(
-            "after_train_iter", batch_idx=self._iter, data_batch=data_batch, outputs=outputs
+            "after_train_iter", batch_idx=self.iter, data_batch=data_batch, outputs=outputs
         )
-        self._iter += 1
+        self.count_iter()
 
     def _begin_step(self, data_batch: dict) -> None:
         head = getattr(_unwrapped(self.runner.model), "decode_head", None)
         begin_step = getattr(head, "begin_step", None)
         if begin_step is not None:
             begin_step(
-                data_batch["data_samples"], self.num_micro_batches, self._iter, self.runner.seed
+                data_batch["data_samples"], self.num_micro_batches, self.iter, self.runner.seed
             )
 
 

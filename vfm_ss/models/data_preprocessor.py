@@ -2,13 +2,14 @@
 
 import torch
 import torch.nn.functional as F
-from mmseg.models import SegDataPreProcessor
 from mmseg.registry import MODELS
 from torch import Tensor
 
+from vfm_ss.compat.mmseg_models import OpenDataPreProcessor
+
 
 @MODELS.register_module()
-class PaddingSegDataPreProcessor(SegDataPreProcessor):
+class PaddingSegDataPreProcessor(OpenDataPreProcessor):
     """mmseg's data preprocessor, with a shorter way for training and any sizes in testing.
 
     Training images that need no padding are copied to the device as they come (uint8, without
@@ -21,10 +22,7 @@ class PaddingSegDataPreProcessor(SegDataPreProcessor):
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
-        self._non_blocking = True  # mmengine's `cast_data`
-        # The first name is mmengine's and OneDL's, the second one that of mmseg 1.2.
-        names = ("_channel_conversion", "channel_conversion")
-        self._swap_channels = any(getattr(self, name, False) for name in names)
+        self.copy_without_waiting()
 
     def forward(self, data: dict, training: bool = False) -> dict:
         """Normalise and stack a batch of the dataloader."""
@@ -60,14 +58,14 @@ class PaddingSegDataPreProcessor(SegDataPreProcessor):
             self.size is not None
             and sizes == {tuple(self.size)}
             and all(image.shape[0] == 3 for image in inputs)
-            and self._enable_normalize
+            and self.normalises
             and self.batch_augments is None
         )
 
     def _stacked(self, data: dict) -> dict:
         data = self.cast_data(data)
         images, samples = torch.stack(list(data["inputs"])), data["data_samples"]
-        if self._swap_channels:
+        if self.swaps_channels:
             images = images.flip(1)  # an index list would be copied to the device, and waited for
         images = images.float().sub_(self.mean).div_(self.std)
         for sample in samples:

@@ -1,7 +1,4 @@
-import time
-from types import SimpleNamespace
-
-from mmengine.hooks import iter_timer_hook
+from vfm_ss.compat.runner import use_monotonic_timer
 
 from .checkpoint_hook import AtomicCheckpointHook
 from .prediction_hooks import PaintPredictionsHook, SaveLabelsHook
@@ -16,5 +13,4 @@ __all__ = [
     "SaveLabelsHook",
 ]
 
-# mmengine's timer takes differences of the wall clock, which may be set back within a run.
-iter_timer_hook.time = SimpleNamespace(time=time.monotonic)
+use_monotonic_timer()

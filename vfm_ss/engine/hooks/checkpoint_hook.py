@@ -2,10 +2,18 @@ import os.path as osp
 from pathlib import Path
 
 from mmengine.dist import broadcast_object_list, is_main_process
-from mmengine.hooks import CheckpointHook
-from mmengine.runner import BaseLoop, IterBasedTrainLoop
+from mmengine.runner import IterBasedTrainLoop
 from mmseg.registry import HOOKS
 
+from vfm_ss.compat.runner import (
+    OpenCheckpointHook,
+    is_training,
+    load_from,
+    resume_mode,
+    set_load_from,
+    set_resume_mode,
+    train_loop,
+)
 from vfm_ss.files import remove_partial_files, write_atomically
 from vfm_ss.run_lock import hold_run, release_run
 
@@ -20,7 +28,7 @@ _POINTER = "last_checkpoint"  # mmengine's name: the file in the work dir that n
 
 
 @HOOKS.register_module()
-class AtomicCheckpointHook(CheckpointHook):
+class AtomicCheckpointHook(OpenCheckpointHook):
     """mmengine's checkpoint hook, for runs that may be killed at any moment.
 
     A checkpoint is there as a whole or not at all, and an old one goes only when a newer one is
@@ -65,9 +73,9 @@ class AtomicCheckpointHook(CheckpointHook):
                 can be read, or if there are some and the run is not to be resumed.
             FileNotFoundError: If the checkpoints are gone.
         """
-        if not isinstance(runner._train_loop, BaseLoop):
+        if not is_training(runner):
             return
-        if self.by_epoch and isinstance(runner._train_loop, IterBasedTrainLoop):
+        if self.by_epoch and isinstance(train_loop(runner), IterBasedTrainLoop):
             raise ValueError(
                 "default_hooks.checkpoint counts epochs (by_epoch=True is mmengine's default), so "
                 "nothing would be saved before the last step; set by_epoch=False"
@@ -84,9 +92,9 @@ class AtomicCheckpointHook(CheckpointHook):
         if isinstance(answer[0], Exception):
             raise answer[0]
         if answer[0] is not None:
-            runner._load_from = answer[0]
-        elif runner._resume == "auto":
-            runner._resume = False
+            set_load_from(runner, answer[0])
+        elif resume_mode(runner) == "auto":
+            set_resume_mode(runner, False)
 
     def after_run(self, runner) -> None:
         """Unlock the work dir."""
@@ -108,7 +116,7 @@ class AtomicCheckpointHook(CheckpointHook):
             was, now = self._saved_samples.get("count"), self._samples["count"]
             what = f"{was} samples, now {now}" if was != now else f"{now} samples of other names"
             remark(runner, f"the training set has changed before step {runner.iter + 1}: {what}")
-        if runner._resume and "last_ckpt" in runner.message_hub.runtime_info:
+        if resume_mode(runner) and "last_ckpt" in runner.message_hub.runtime_info:
             # mmengine saves a best score with the last checkpoint, if it knows of one.
             self.last_ckpt = self._in_out_dir(runner.message_hub.get_info("last_ckpt"))
         if getattr(self, "best_ckpt_path", None):
@@ -126,7 +134,7 @@ class AtomicCheckpointHook(CheckpointHook):
         Raises:
             ValueError: If the checkpoint is of one; says what differs.
         """
-        if not runner._resume:
+        if not resume_mode(runner):
             _check_weights(runner, checkpoint)
             return
         # The best one has no optimiser: mmengine would start that and the schedule from step 0.
@@ -134,7 +142,7 @@ class AtomicCheckpointHook(CheckpointHook):
         needed |= {"param_schedulers"} if runner.param_schedulers else set()
         if not needed <= checkpoint.keys():
             raise ValueError(
-                f"{runner._load_from} holds weights alone, which cannot be resumed; without "
+                f"{load_from(runner)} holds weights alone, which cannot be resumed; without "
                 "--resume, load_from starts a new run from them"
             )
         meta = checkpoint["meta"]
@@ -142,13 +150,13 @@ class AtomicCheckpointHook(CheckpointHook):
         seed = (runner.cfg.get("randomness") or {}).get("seed")
         if None not in (seed, meta.get("seed")) and seed != meta["seed"]:
             raise ValueError(
-                f"{runner._load_from} is of seed {meta['seed']}, and a run keeps its seed: resume "
+                f"{load_from(runner)} is of seed {meta['seed']}, and a run keeps its seed: resume "
                 f"with --seed {meta['seed']}, or train seed {seed} in another --work-dir"
             )
         self._changes = self._compare(runner, checkpoint)
         if self._changes and self.same_config:
             raise ValueError(
-                f"{runner._load_from} is of another run: {self._changes}. Use its config, another "
+                f"{load_from(runner)} is of another run: {self._changes}. Use its config, another "
                 "--work-dir, or, if you know that it fits, --cfg-options "
                 "default_hooks.checkpoint.same_config=False, which goes on with this config: the "
                 f"schedule is made again for {runner.max_iters} steps, and the record says so"
@@ -156,7 +164,7 @@ class AtomicCheckpointHook(CheckpointHook):
         if self._changes:
             if meta["iter"] > runner.max_iters:
                 raise ValueError(
-                    f"{runner._load_from} has made {meta['iter']} steps, more than "
+                    f"{load_from(runner)} has made {meta['iter']} steps, more than "
                     f"train_cfg.max_iters={runner.max_iters}; use an earlier checkpoint"
                 )
             self._stated = StatedSettings.of(runner)
@@ -176,7 +184,7 @@ class AtomicCheckpointHook(CheckpointHook):
             saved, current = {"param_scheduler.end": str(ends)}, {"param_scheduler.end": str(now)}
         elif is_first(saved):
             runner.logger.warning(
-                f"{runner._load_from} does not say how its images were augmented; make sure that "
+                f"{load_from(runner)} does not say how its images were augmented; make sure that "
                 "this config does it alike."
             )
         return describe(difference(saved, current), saved, current)
@@ -186,19 +194,19 @@ class AtomicCheckpointHook(CheckpointHook):
         super().after_train_iter(runner, batch_idx, data_batch, outputs)
         name = self.filename_tmpl.format(runner.iter + 1)
         if getattr(runner.train_loop, "stop_training", False) and not self._is_last(name):
-            self._save_checkpoint(runner)
+            self.save_now(runner)
 
     def after_train(self, runner) -> None:
         """Save the last step of a run that a hook has ended before its time."""
         name = self.filename_tmpl.format(runner.iter)
         if getattr(runner.train_loop, "stopped_early", False) and not self._is_last(name):
             meta = dict(epoch=runner.epoch, iter=runner.iter)
-            self._save_checkpoint_with_step(runner, runner.iter, meta)
+            self.save_step_checkpoint(runner, runner.iter, meta)
         super().after_train(runner)
 
     def after_val_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:
         """Give a validation up when the run is asked to stop; a resume makes up for it."""
-        signals = getattr(runner._train_loop, "signals", None)
+        signals = getattr(train_loop(runner), "signals", None)
         if signals is None or not signals.received:
             return
         if runner.iter and not self._is_last(self.filename_tmpl.format(runner.iter)):
@@ -214,7 +222,7 @@ class AtomicCheckpointHook(CheckpointHook):
         hold_run(runner.work_dir)  # tools/train.py has, mmseg's own has not
         work_dir, folder = Path(runner.work_dir), self._folder(runner)
         checkpoints = find_checkpoints(folder, self.filename_tmpl)
-        if not runner._resume:
+        if not resume_mode(runner):
             if checkpoints:
                 raise ValueError(
                     f"{folder} holds {checkpoints[0].name} of an earlier run; go on with it by "
@@ -224,7 +232,7 @@ class AtomicCheckpointHook(CheckpointHook):
         for place in {work_dir, folder}:
             for name in remove_partial_files(place) if place.is_dir() else ():
                 runner.logger.info(f"Removed {place / name}, which a killed run left half written.")
-        if runner._load_from is not None and runner._resume != "auto":
+        if load_from(runner) is not None and resume_mode(runner) != "auto":
             return None
         return self._newest_sound(runner, work_dir / _POINTER, checkpoints)
 
@@ -265,13 +273,13 @@ class AtomicCheckpointHook(CheckpointHook):
             f"read, the last one because {reason}; delete them to train from the start"
         )
 
-    def _save_checkpoint_with_step(self, runner, step: int, meta: dict) -> None:
+    def save_step_checkpoint(self, runner, step: int, meta: dict) -> None:
         """Save what is known to be finite."""
         _check_finite(runner, step)
         if self._is_atomic:
             self._write_checkpoint(runner, step, meta)
         else:
-            super()._save_checkpoint_with_step(runner, step, meta)
+            super().save_step_checkpoint(runner, step, meta)
 
     def _write_checkpoint(self, runner, step: int, meta: dict) -> None:
         """Save, then say so, then remove what is too old; mmengine's order loses the old one."""
@@ -296,13 +304,13 @@ class AtomicCheckpointHook(CheckpointHook):
                     if path.name != name:  # resumed from an older one by hand
                         path.unlink()
 
-    def _save_best_checkpoint(self, runner, metrics: dict) -> None:
+    def save_best_checkpoint(self, runner, metrics: dict) -> None:
         """Save the best one before the previous best is removed.
 
         Raises:
             ValueError: If the validation does not give the score to go by.
         """
-        if not isinstance(runner._train_loop, BaseLoop):
+        if not is_training(runner):
             return
         missing = [key for key in self.save_best or () if key not in (*metrics, "auto")]
         if missing:
@@ -312,10 +320,10 @@ class AtomicCheckpointHook(CheckpointHook):
             )
         _check_finite(runner, runner.iter)
         if not (self._is_atomic and hasattr(self, "best_ckpt_path")):
-            super()._save_best_checkpoint(runner, metrics)
+            super().save_best_checkpoint(runner, metrics)
             return
         previous, self.best_ckpt_path = self.best_ckpt_path, None
-        super()._save_best_checkpoint(runner, metrics)
+        super().save_best_checkpoint(runner, metrics)
         if self.best_ckpt_path is None:
             self.best_ckpt_path = previous
         elif is_main_process():
@@ -358,13 +366,13 @@ def _check_weights(runner, checkpoint: dict) -> None:
     }
     wanted = {name: value.shape for name, value in model.named_parameters()}
     lacking = [name for name, shape in wanted.items() if shapes.get(name) != shape]
-    training = isinstance(runner._train_loop, BaseLoop)
+    training = is_training(runner)
     if len(lacking) < len(wanted) if training else not lacking:
         return
     first = lacking[0]
     is_other = f"of shape {tuple(shapes[first])}" if first in shapes else "missing"
     raise ValueError(
-        f"{runner._load_from} is of another model: {len(lacking)} of {len(wanted)} weights do not "
+        f"{load_from(runner)} is of another model: {len(lacking)} of {len(wanted)} weights do not "
         f"fit, such as {first} {tuple(wanted[first])}, which is {is_other} there; use the config "
         "that it was trained with"
     )

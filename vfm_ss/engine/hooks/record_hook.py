@@ -11,11 +11,12 @@ import torch
 from mmengine.dist import broadcast_object_list, get_world_size, master_only
 from mmengine.hooks import EarlyStoppingHook, Hook
 from mmengine.model import is_model_wrapper
-from mmengine.runner import BaseLoop
 from mmseg.registry import HOOKS
 from torch import nn
 
 from vfm_ss.compat import stack
+from vfm_ss.compat.runner import is_training, resume_mode
+from vfm_ss.compat.torch_modules import is_compiled
 from vfm_ss.protocol.records import RECORD_NAME, Record, read_record, write_record
 from vfm_ss.version import __version__, commit
 
@@ -75,7 +76,7 @@ class RecordHook(Hook):
             ValueError: If the work dir holds one and this run does not resume it.
         """
         path = Path(runner.work_dir) / RECORD_NAME
-        if not _is_training(runner) or runner._resume or not path.exists():
+        if not is_training(runner) or resume_mode(runner) or not path.exists():
             return
         try:
             finished = read_record(path).status == "finished"
@@ -94,7 +95,7 @@ class RecordHook(Hook):
         for that validation first, or the record would lack it; at the last step, for ever.
         """
         self._commit = commit()  # of the code that runs, whatever is checked out meanwhile
-        if runner._resume:
+        if resume_mode(runner):
             self._take_up_history(runner)
             self._take_up_patience(runner)
             if validation_is_due(runner) and runner.iter not in [step for step, _ in self.history]:
@@ -142,7 +143,7 @@ class RecordHook(Hook):
         has ended it before.
         """
         miou = _percent((metrics or {}).get("mIoU"))
-        if _is_training(runner):
+        if is_training(runner):
             self.history.append([runner.iter, miou])
             self._write(runner, miou)
         self._mark = time.perf_counter()
@@ -160,7 +161,7 @@ class RecordHook(Hook):
 
     def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
         """Go on counting where the resumed run stopped."""
-        if runner._resume:
+        if resume_mode(runner):
             self.train_seconds = checkpoint.get("train_seconds", 0.0)
             self.history = checkpoint.get("history", [])
 
@@ -200,7 +201,7 @@ class RecordHook(Hook):
                 loop, "effective_batch", loop.dataloader.batch_size * get_world_size()
             ),
             precision=precision_of(runner.optim_wrapper),
-            compiled=_is_compiled(model),
+            compiled=is_compiled(model),
             versions=_versions(),
             commit=self._commit,
             stopped_early=False if finished else None,
@@ -212,10 +213,6 @@ class RecordHook(Hook):
 def count_parameters(model: nn.Module, trainable: bool = False) -> int:
     """Count the parameters of a model, all or those that have gradients."""
     return sum(p.numel() for p in model.parameters() if p.requires_grad or not trainable)
-
-
-def _is_training(runner) -> bool:
-    return isinstance(runner._train_loop, BaseLoop)
 
 
 def _name(cfg) -> str:
@@ -256,10 +253,6 @@ def _class_ious(evaluator) -> dict[str, float | None] | None:
         if ious:
             return {name: _percent(value) for name, value in ious.items()}
     return None
-
-
-def _is_compiled(model: nn.Module) -> bool:
-    return any(module._compiled_call_impl is not None for module in model.modules())
 
 
 def _peak_memory_mb() -> float:

@@ -1,14 +1,15 @@
-from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 from mmseg.models.utils import resize
 from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 from torch import Tensor
 
+from vfm_ss.compat.mmseg_models import OpenDecodeHead
+
 from ..losses import PerImageCrossEntropyLoss
 
 
 @MODELS.register_module()
-class LinearHead(BaseDecodeHead):
+class LinearHead(OpenDecodeHead):
     """One linear layer on every feature vector: the paper's default decoder.
 
     No norm, no activation, no dropout, and PyTorch's own initialisation of a linear layer, as the
@@ -39,7 +40,7 @@ class LinearHead(BaseDecodeHead):
 
     def forward(self, inputs: tuple[Tensor, ...]) -> Tensor:
         """Classify every feature vector: maps of (B, C, h, w) to logits of (B, K, h, w)."""
-        return self.cls_seg(self._transform_inputs(inputs))
+        return self.cls_seg(self.chosen_features(inputs))
 
     def loss_by_feat(
         self, seg_logits: Tensor, batch_data_samples: list[SegDataSample]
@@ -55,7 +56,7 @@ class LinearHead(BaseDecodeHead):
             seg_logits: (B, K, h, w).
             batch_data_samples: B samples with labels of (1, H, W).
         """
-        label = self._stack_batch_gt(batch_data_samples)
+        label = self.stacked_labels(batch_data_samples)
         losses: dict[str, Tensor] = {}
         terms = self.loss_decode if hasattr(self.loss_decode, "__iter__") else [self.loss_decode]
         logits = weight = None

@@ -15,10 +15,11 @@ import numpy as np
 import torch
 from mmengine.structures import PixelData
 from mmseg.models.decode_heads.decode_head import BaseDecodeHead
-from mmseg.models.segmentors import EncoderDecoder
 from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 from torch import Tensor
+
+from vfm_ss.compat.mmseg_models import OpenEncoderDecoder
 
 from ..bilinear import resize_linear, span
 
@@ -134,7 +135,7 @@ def _classes(tile: Tensor, threshold: float | None) -> Tensor:
 
 
 @MODELS.register_module()
-class SlidingWindowEncoderDecoder(EncoderDecoder):
+class SlidingWindowEncoderDecoder(OpenEncoderDecoder):
     """mmseg's EncoderDecoder with the sliding windows of the paper (section 3.1).
 
     The image comes with its shortest side resized to the crop size (`ResizeToCover`). Windows of

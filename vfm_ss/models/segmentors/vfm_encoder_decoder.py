@@ -43,8 +43,9 @@ class VFMEncoderDecoder(SlidingWindowEncoderDecoder):
             "constructor='GroupedOptimWrapperConstructor' with paramwise_cfg=dict(layer_decay=...)"
         )
 
-    def _init_decode_head(self, decode_head: dict) -> None:
-        super()._init_decode_head({"in_channels": self.backbone.embed_dim, **decode_head})
+    def build_decode_head(self, decode_head: dict) -> None:
+        """Build the decode head for features of the backbone's width."""
+        super().build_decode_head({"in_channels": self.backbone.embed_dim, **decode_head})
 
     def _with_statistics(self, data_preprocessor: dict) -> dict:
         statistics = {
