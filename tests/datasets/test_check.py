@@ -13,6 +13,7 @@ from mmengine.config import Config
 from PIL import Image
 
 from vfm_ss.datasets.check import check_config
+from vfm_ss.image_size import fill_image_size
 
 ROOT = Path(__file__).parents[2]
 CONFIG = ROOT / "configs" / "_base_" / "datasets" / "ade20k.py"
@@ -165,7 +166,7 @@ def test_ctrl_c_ends_a_check_with_workers_at_once(tmp_path):
 @pytest.mark.parametrize("name", ["ade20k", "voc2012", "cityscapes", "gta2cityscapes"])
 def test_base_configs_state_each_fact_once(name):
     cfg = Config.fromfile(CONFIG.with_name(f"{name}.py"))
-    assert cfg.train_pipeline[0].crop_size == cfg.crop_size == cfg.test_pipeline[1].size
+    assert fill_image_size([cfg.train_pipeline, cfg.test_pipeline], None) == set()
     assert cfg.train_dataloader.batch_size == 16
     assert cfg.train_dataloader.dataset.pipeline == cfg.train_pipeline
     assert cfg.val_dataloader.dataset.pipeline == cfg.test_pipeline

@@ -30,6 +30,7 @@ def test_its_configs_build(name, root, monkeypatch):
     model = MODELS.build(cfg.model)
     assert model.decode_head.num_classes == 11
     crop = model.backbone.img_size
+    model.cfg = cfg  # as mmseg's `init_model` does: the pipelines get the size
     assert model.test_cfg.crop_size == crop
 
     cfg.val_dataloader.dataset.data_root = str(root)

@@ -109,7 +109,21 @@ val_dataloader["dataset"].update(data)
 test_dataloader = val_dataloader
 """
 
-CONFIGS = {"upernet": UPERNET, "resnet": RESNET, "inherited": INHERITED}
+# A config of ours at another crop size: one line, and our pipelines in data workers.
+ONE_LINE = """
+_base_ = __import__("vfm_ss") and "vfm_ss::vfm/dinov2_b16_linear_ade20k.py"
+model = dict(backbone=dict(img_size=(64, 64)))
+model["backbone"].update(pretrained=False, depth=2, embed_dim=48, num_heads=3)
+loader = dict(num_workers=1, dataset=dict(data_root="data/ade/ADEChallengeData2016"))
+train_dataloader = loader
+val_dataloader = loader
+test_dataloader = loader
+optim_wrapper = dict(optimizer=dict(lr=1e-2))
+train_cfg = dict(max_iters=3, val_interval=3)
+default_hooks = dict(logger=dict(interval=1), checkpoint=dict(interval=3))
+"""
+
+CONFIGS = {"upernet": UPERNET, "resnet": RESNET, "inherited": INHERITED, "one_line": ONE_LINE}
 
 
 @pytest.fixture
@@ -120,7 +134,7 @@ def project(tmp_path):
         shutil.copy(MMSEG / "tools" / name, tmp_path / "tools")
     shutil.copytree(MMSEG / "configs" / "_base_", tmp_path / "configs" / "_base_")
     for name, text in CONFIGS.items():
-        (tmp_path / "configs" / f"{name}.py").write_text(text.format(small=SMALL))
+        (tmp_path / "configs" / f"{name}.py").write_text(text.replace("{small}", SMALL))
     rng = np.random.default_rng(0)
     data = tmp_path / "data" / "ade" / "ADEChallengeData2016"
     for split in ("training", "validation"):
@@ -162,10 +176,10 @@ def test_a_stock_project_trains(name, project):
     assert 0 <= miou <= 100
 
     # The project's own test.py reads the checkpoint and gives the validation's score again.
-    if name == "upernet":
+    if name in ("upernet", "one_line"):
         run(project, "test", f"configs/{name}.py", "out/iter_3.pth", "--work-dir", "tested")
         assert json.loads(next(project.glob("tested/*/2*.json")).read_text())["mIoU"] == miou
-    if name == "inherited":
+    if name in ("inherited", "one_line"):
         record = json.loads((project / "out" / "record.json").read_text())
         assert (record["vfm"], record["decoder"], record["status"]) == (
             "dinov2",

@@ -14,36 +14,21 @@ ROOT = Path(__file__).parents[2]
 CONFIG = """
 _base_ = "{root}/configs/vfm/dinov2_b16_{decoder}_ade20k.py"
 
-crop_size = (64, 64)
 model = dict(
     backbone=dict(
         _delete_=True,
         type="TimmViT",
         model_name="vit_tiny_patch16_224",
         depth=2,
-        img_size=crop_size,
+        img_size=(64, 64),
         pretrained=False,
     ),
     decode_head=dict({head}),
 )
 data_root = "data/ade"
-train_pipeline = [dict(type="LoadRandomCrop", crop_size=crop_size), dict(type="PackSegInputs")]
-test_pipeline = [
-    dict(type="LoadImage"),
-    dict(type="ResizeToCover", size=crop_size),
-    dict(type="LoadLabel"),
-    dict(type="PackSegInputs"),
-]
-train_dataloader = dict(
-    num_workers=0,
-    persistent_workers=False,
-    dataset=dict(data_root=data_root, pipeline=train_pipeline),
-)
-val_dataloader = dict(
-    num_workers=0,
-    persistent_workers=False,
-    dataset=dict(data_root=data_root, pipeline=test_pipeline),
-)
+loader = dict(num_workers=0, persistent_workers=False, dataset=dict(data_root=data_root))
+train_dataloader = loader
+val_dataloader = loader
 test_dataloader = val_dataloader
 optim_wrapper = dict(optimizer=dict(lr=1e-2))
 train_cfg = dict(max_iters=4, val_interval=2)

@@ -7,6 +7,7 @@ from mmengine.model import is_model_wrapper
 from mmseg.registry import LOOPS
 
 from vfm_ss.compat.runner import OpenTrainLoop, set_accumulation
+from vfm_ss.image_size import fill_image_size, model_image_size
 
 from .auto_micro_batch import choose_micro_batch
 from .batching import EFFECTIVE_BATCH, accumulation_steps
@@ -65,6 +66,8 @@ class OptimStepTrainLoop(OpenTrainLoop):
         nonfinite_loss: str = "stop",
         **kwargs,
     ):
+        # Before the original mmengine starts workers.
+        fill_image_size(dataloader, model_image_size(runner.model))
         super().__init__(runner, dataloader, max_iters, **kwargs)
         # The original mmengine has started workers on the first images, also in a resumed run.
         self.dataloader_iterator = None

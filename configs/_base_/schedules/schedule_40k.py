@@ -35,5 +35,6 @@ default_hooks = dict(
     ),
     sampler_seed=dict(type="DistSamplerSeedHook"),
     visualization=dict(type="PaintPredictionsHook"),
+    image_size=dict(type="ImageSizeHook"),
     record=dict(type="RecordHook"),
 )

@@ -10,6 +10,7 @@ from mmcv.transforms.base import BaseTransform
 from mmseg.registry import TRANSFORMS
 
 from vfm_ss.datasets.seeding import sample_rng
+from vfm_ss.image_size import ImageSized
 
 from .decode import Header, decode_image, decode_label, read_header, reduction
 from .labels import check_pair, label_table, map_label
@@ -37,7 +38,7 @@ class CropPlan:
 
 
 @TRANSFORMS.register_module()
-class LoadRandomCrop(BaseTransform):
+class LoadRandomCrop(ImageSized, BaseTransform):
     """Load an image and its label and apply the paper's augmentation.
 
     Same result as, in this order: random horizontal flip, photometric distortion, resize by a
@@ -49,7 +50,7 @@ class LoadRandomCrop(BaseTransform):
     drawn from the same stream.
 
     Args:
-        crop_size: (height, width) of the result in pixels.
+        crop_size: (height, width) of the result in pixels; None takes the model's image size.
         scale_range: Bounds of the resize factor.
         scale_relative_to: 'image' resizes by the factor (paper); 'crop' multiplies it with the
             factor that fits the image into the crop (the authors' code).
@@ -62,12 +63,14 @@ class LoadRandomCrop(BaseTransform):
     Raises:
         ValueError: If a file is damaged, image and label differ in size (and the dataset does not
             say `resize_label`), or the label holds a value outside the classes; the message names
-            the file.
+            the file. If there is neither a crop size nor a model to take it from.
     """
+
+    SIZE = "crop_size"
 
     def __init__(
         self,
-        crop_size: tuple[int, int],
+        crop_size: tuple[int, int] | None = None,
         scale_range: tuple[float, float] = (0.5, 2.0),
         scale_relative_to: str = "image",
         flip_prob: float = 0.5,
@@ -80,7 +83,7 @@ class LoadRandomCrop(BaseTransform):
             raise ValueError(f"scale_relative_to is {scale_relative_to!r}, not 'image' or 'crop'")
         if not 0 < scale_range[0] <= scale_range[1]:
             raise ValueError(f"scale_range {scale_range} is not two rising positive factors")
-        self.crop_size = tuple(crop_size)
+        self.crop_size = None if crop_size is None else tuple(crop_size)
         self.scale_range = scale_range
         self.scale_relative_to = scale_relative_to
         self.flip_prob = flip_prob
@@ -91,6 +94,7 @@ class LoadRandomCrop(BaseTransform):
 
     def transform(self, results: dict) -> dict | None:
         """Add `img` (BGR), `gt_seg_map` and mmseg's keys for their shapes; None without a label."""
+        self.check_size()
         rng = sample_rng(results)
         image_path, label_path = results["img_path"], results["seg_map_path"]
         image_data = fileio.get(image_path, self.backend_args)

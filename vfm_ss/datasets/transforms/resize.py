@@ -10,6 +10,8 @@ import torch.nn.functional as F
 from mmcv.transforms.base import BaseTransform
 from mmseg.registry import TRANSFORMS
 
+from vfm_ss.image_size import ImageSized
+
 # A part starts where its first pixel maps to a whole output pixel, to this many output pixels.
 ALIGNMENT = 1 / 64
 
@@ -107,21 +109,28 @@ def nearest_indices(length: int, full: int, first: int, count: int) -> np.ndarra
 
 
 @TRANSFORMS.register_module()
-class ResizeToCover(BaseTransform):
+class ResizeToCover(ImageSized, BaseTransform):
     """Resize an image, keeping its aspect ratio, to the smallest size that covers the crop.
 
     For a square crop its shortest side becomes the crop's, exactly, whatever the aspect ratio
     (mmseg's Resize(scale=(2048, 512)) stops at 2048 pixels). The label keeps the original size.
 
     Args:
-        size: Crop (height, width) in pixels.
+        size: Crop (height, width) in pixels; None takes the model's image size.
     """
 
-    def __init__(self, size: tuple[int, int]) -> None:
-        self.size = tuple(size)
+    SIZE = "size"
+
+    def __init__(self, size: tuple[int, int] | None = None) -> None:
+        self.size = None if size is None else tuple(size)
 
     def transform(self, results: dict) -> dict:
-        """Replace `img`; set `img_shape` and `scale_factor` (width, height)."""
+        """Replace `img`; set `img_shape` and `scale_factor` (width, height).
+
+        Raises:
+            ValueError: If there is neither a size nor a model to take it from.
+        """
+        self.check_size()
         height, width = results["img"].shape[:2]
         factor = max(self.size[0] / height, self.size[1] / width)
         size = (round(height * factor), round(width * factor))

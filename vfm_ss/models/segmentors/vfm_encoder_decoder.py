@@ -1,6 +1,8 @@
 from mmengine.config import ConfigDict
 from mmseg.registry import MODELS
 
+from vfm_ss.image_size import fill_image_size, model_image_size
+
 from .sliding_window import SlidingWindowEncoderDecoder
 
 
@@ -42,6 +44,21 @@ class VFMEncoderDecoder(SlidingWindowEncoderDecoder):
             "mmpretrain's constructor of layer-wise decay ignores lr_mult; use "
             "constructor='GroupedOptimWrapperConstructor' with paramwise_cfg=dict(layer_decay=...)"
         )
+
+    @property
+    def cfg(self):
+        """Config of the whole run, where mmseg's ``init_model`` or an inferencer has set it."""
+        return self._cfg
+
+    @cfg.setter
+    def cfg(self, cfg) -> None:
+        # They build pipelines from it, without a runner whose hook could give them a size.
+        for part in (
+            *("train_pipeline", "test_pipeline", "tta_pipeline"),
+            *("train_dataloader", "val_dataloader", "test_dataloader"),
+        ):
+            fill_image_size(cfg.get(part), model_image_size(self))
+        self._cfg = cfg
 
     def build_decode_head(self, decode_head: dict) -> None:
         """Build the decode head for features of the backbone's width."""
