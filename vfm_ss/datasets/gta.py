@@ -22,6 +22,7 @@ class GTADataset(RawFilesMixin, CityscapesDataset):
     differs from their image's are resized.
     """
 
+    key = "gta"
     DOWNLOAD = "01_images.zip, 01_labels.zip to 10_labels.zip (download.visinf.tu-darmstadt.de)"
     PUBLISHED: ClassVar = {"": 24966}
     STORED_IDS: ClassVar = {".png": CITYSCAPES_TRAIN_IDS}

@@ -13,6 +13,7 @@ from .raw_files import RawFilesMixin
 class RawADE20KDataset(RawFilesMixin, ADE20KDataset):
     """ADE20K; `data_root` is ADEChallengeData2016.zip or the folder in it."""
 
+    key = "ade20k"
     DOWNLOAD = "ADEChallengeData2016.zip (data.csail.mit.edu/places/ADEchallenge)"
     PUBLISHED: ClassVar = {"images/training": 20210, "images/validation": 2000}
 
@@ -24,6 +25,7 @@ class RawVOC2012Dataset(RawFilesMixin, BaseSegDataset):
     Not derived from mmseg's PascalVOCDataset, whose constructor wants `ann_file` on the local disk.
     """
 
+    key = "voc2012"
     METAINFO = PascalVOCDataset.METAINFO
     DOWNLOAD = "VOCtrainval_11-May-2012.tar (host.robots.ox.ac.uk/pascal/VOC/voc2012)"
     PUBLISHED: ClassVar = {"Segmentation/train.txt": 1464, "Segmentation/val.txt": 1449}
@@ -37,6 +39,7 @@ class RawCityscapesDataset(RawFilesMixin, CityscapesDataset):
     converted ones.
     """
 
+    key = "cityscapes"
     ARCHIVES: ClassVar = {
         "leftImg8bit": "leftImg8bit_trainvaltest.zip",
         "gtFine": "gtFine_trainvaltest.zip",

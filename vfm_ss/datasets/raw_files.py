@@ -32,6 +32,7 @@ class RawFilesMixin:
         PUBLISHED: End of the image folder or of `ann_file` -> published number of images.
         STORED_IDS: End of a label's file name -> map from the values it stores to classes.
         resize_label: Whether a label of another size than its image is resized.
+        key: Optional; name in records and config names, instead of the class's name.
     """
 
     ARCHIVES: ClassVar[dict[str, str]] = {}

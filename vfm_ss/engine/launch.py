@@ -9,6 +9,7 @@ from mmengine.device import get_device
 from mmengine.runner import Runner
 
 from vfm_ss.errors import UsageError
+from vfm_ss.models.precision import resolve_precision
 from vfm_ss.run_lock import hold_run
 
 from .batching import EFFECTIVE_BATCH, per_rank_batch
@@ -159,9 +160,8 @@ def _force_mixed_precision(cfg: Config) -> None:
     if kind == "OptimWrapper" and not on_cpu:
         cfg.optim_wrapper.update(type="AmpOptimWrapper", loss_scale="dynamic")
     elif kind in ("OptimWrapper", "MixedPrecisionOptimWrapper"):
-        cfg.optim_wrapper.update(
-            type="MixedPrecisionOptimWrapper", precision="bf16" if on_cpu else "fp16"
-        )
+        precision = resolve_precision("mixed", get_device())
+        cfg.optim_wrapper.update(type="MixedPrecisionOptimWrapper", precision=precision)
     else:
         raise ValueError(
             f"--amp goes with optim_wrapper.type MixedPrecisionOptimWrapper or OptimWrapper on "

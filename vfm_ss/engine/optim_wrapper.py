@@ -9,7 +9,7 @@ from mmengine.logging import print_log
 from mmengine.optim import AmpOptimWrapper, OptimWrapper
 from mmseg.registry import OPTIM_WRAPPERS
 
-_DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}
+from vfm_ss.models.precision import AUTOCAST, resolve_precision
 
 _CPUINFO = Path("/proc/cpuinfo")
 #: Flags of the CPUs whose matrix products in bf16 are faster than in fp32: x86, x86, ARM.
@@ -75,12 +75,9 @@ def MixedPrecisionOptimWrapper(precision: str = "auto", **kwargs) -> OptimWrappe
         ValueError: If the precision is unknown or the device does not have it.
     """
     on_cpu = get_device() == "cpu"
-    if precision == "auto":
-        precision = "fp32" if on_cpu else "fp16"
+    precision = resolve_precision(precision, get_device())
     if precision == "fp32":
         return _OptimWrapper(**kwargs)
-    if precision not in _DTYPES:
-        raise ValueError(f"precision must be auto, fp32, fp16 or bf16, got {precision!r}")
     if precision == "bf16":
         if on_cpu and _lacks_bf16():
             print_log(
@@ -117,5 +114,5 @@ def precision_of(optim_wrapper: OptimWrapper) -> str:
     dtype = getattr(optim_wrapper, "cast_dtype", torch.float32)
     if dtype is None:  # mmengine's AmpOptimWrapper: autocast's own default
         dtype = torch.get_autocast_dtype(get_device())
-    names = {value: key for key, value in _DTYPES.items()}
+    names = {value: key for key, value in AUTOCAST.items()}
     return names.get(dtype, "fp32")

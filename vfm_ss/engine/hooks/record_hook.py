@@ -24,21 +24,13 @@ from ..optim_wrapper import precision_of
 from ..remarks import remarks
 from ..train_loop import validation_is_due
 
-_DATASETS = {
-    "ADE20KDataset": "ade20k",
-    "PascalVOCDataset": "voc2012",
-    "CityscapesDataset": "cityscapes",
-    "GTADataset": "gta",
-}
-_DECODERS = {"SingleScaleMask2FormerHead": "mask2former"}
-
 
 @HOOKS.register_module()
 class RecordHook(Hook):
     """Write ``record.json``, the run's row in the benchmark, after each validation.
 
-    Everything is read off the run. A project's own backbone, decoder or dataset goes by its class
-    name in lower case; arguments override that.
+    Everything is read off the run. Backbone, decoder and dataset go by the attribute ``key`` of
+    their class, without one by its name in lower case; arguments override that.
 
     Args:
         vfm: Key of the VFM.
@@ -221,14 +213,15 @@ def _name(cfg) -> str:
 
 def _describe(model: nn.Module, runner) -> dict:
     backbone, head = model.backbone, model.decode_head
-    decoder = type(head).__name__
-    if decoder == "LinearHead":
-        decoder = "probe" if getattr(backbone, "frozen", False) else "linear"
+    # Only a key of its own: a head derived from ours is another decoder.
+    decoder = vars(type(head)).get("key", type(head).__name__.lower())
+    if decoder == "linear" and getattr(backbone, "frozen", False):
+        decoder = "probe"
     return {
         "vfm": getattr(backbone, "key", type(backbone).__name__.lower()),
         "size": {"base": "b", "large": "l"}.get(getattr(backbone, "arch", None)),
         "patch": getattr(backbone, "patch_size", None),
-        "decoder": _DECODERS.get(decoder, decoder.lower()),
+        "decoder": decoder,
         "train_dataset": _dataset_name(runner.train_dataloader.dataset),
         "eval_dataset": _dataset_name(runner.val_dataloader.dataset),
     }
@@ -237,9 +230,9 @@ def _describe(model: nn.Module, runner) -> dict:
 def _dataset_name(dataset) -> str:
     while hasattr(dataset, "dataset"):  # RepeatDataset and other wrappers
         dataset = dataset.dataset
-    names = [cls.__name__ for cls in type(dataset).__mro__]
-    known = (_DATASETS[name] for name in names if name in _DATASETS)
-    return next(known, names[0].removesuffix("Dataset").lower())
+    if hasattr(dataset, "datasets"):
+        return "+".join(dict.fromkeys(_dataset_name(part) for part in dataset.datasets))
+    return getattr(dataset, "key", type(dataset).__name__.removesuffix("Dataset").lower())
 
 
 def _percent(value) -> float | None:

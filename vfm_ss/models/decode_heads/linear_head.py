@@ -23,6 +23,8 @@ class LinearHead(OpenDecodeHead):
         **kwargs: See mmseg's ``BaseDecodeHead`` (``in_index``, ``ignore_index``, ...).
     """
 
+    key = "linear"  # in records and config names
+
     def __init__(
         self,
         in_channels: int,

@@ -52,6 +52,8 @@ class SingleScaleMask2FormerHead(BaseDecodeHead):
         ValueError: If an argument is out of range.
     """
 
+    key = "mask2former"  # in records and config names
+
     def __init__(
         self,
         in_channels: int,

@@ -22,12 +22,11 @@ from torch import Tensor
 from vfm_ss.compat.mmseg_models import OpenEncoderDecoder
 
 from ..bilinear import resize_linear, span
+from ..precision import AUTOCAST, resolve_precision
 
 # Elements of one tile: a tile stays in a CPU's cache, and is one large kernel on a GPU.
 CPU_TILE = 2**19
 GPU_TILE = 2**26
-
-PRECISIONS = {"fp32": None, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
 def window_starts(length: int, window: int, stride: int | None = None) -> list[int]:
@@ -243,13 +242,9 @@ class SlidingWindowEncoderDecoder(OpenEncoderDecoder):
 
     def _precision(self, device: str) -> AbstractContextManager:
         precision = self.test_cfg.get("precision")
-        if precision == "auto":
-            precision = "fp32" if device == "cpu" else "fp16"
         if precision is None:
             return nullcontext()
-        if precision not in PRECISIONS:
-            raise ValueError(f"test_cfg.precision must be auto, fp32, fp16 or bf16: {precision!r}")
-        dtype = PRECISIONS[precision]
+        dtype = AUTOCAST.get(resolve_precision(precision, device, "test_cfg.precision"))
         return torch.autocast(device, dtype, enabled=dtype is not None)
 
     def _window_logits(self, windows: Tensor) -> Tensor:
