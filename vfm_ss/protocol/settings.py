@@ -6,10 +6,9 @@ Names, configs, sweep and ranking all read this module. Standard library only.
 import re
 from dataclasses import dataclass, field
 
-from vfm_ss.protocol.vfms import VFMS
+from vfm_ss.protocol.vfms import SIZES, VFMS
 
 DECODERS = ("linear", "probe", "mask2former")
-SIZES = {"b": "base", "l": "large"}
 
 
 @dataclass(frozen=True)
@@ -53,7 +52,7 @@ class Setting:
     Attributes:
         name: Short name, for example ``patch8``.
         title: Name in tables and figures.
-        size: ``'b'`` or ``'l'``, the ViT's size as in config names.
+        size: ``'s'``, ``'b'`` or ``'l'``, the ViT's size as in config names.
         patch: Side of the square patch, in pixels.
         decoder: ``'linear'``, ``'probe'`` (the linear decoder on a frozen encoder) or
             ``'mask2former'``.
@@ -136,7 +135,7 @@ class ConfigName:
 
     Attributes:
         vfm: Key of the VFM, for example ``dinov2``.
-        size: ``'b'`` or ``'l'``.
+        size: ``'s'``, ``'b'`` or ``'l'``.
         patch: Side of the square patch, in pixels.
         decoder: ``'linear'``, ``'probe'`` or ``'mask2former'``.
         data: Key of ``DATA``; in a project of its own, the name of its dataset.
@@ -178,17 +177,26 @@ def config_name(vfm: str, setting: str) -> str:
         setting: A key of ``SETTINGS``.
 
     Raises:
-        ValueError: If either is unknown.
+        ValueError: If either is unknown, or the VFM is not published at the setting's size.
     """
     _one_of("VFM", vfm, VFMS)
     _one_of("setting", setting, SETTINGS)
     s = SETTINGS[setting]
+    VFMS[vfm].timm_name(SIZES[s.size])
     return str(ConfigName(vfm, s.size, s.patch, s.decoder, s.data.name))
 
 
 def all_config_names() -> list[str]:
-    """Return the names of all configs of the benchmark: every VFM under every setting."""
-    return [config_name(vfm, setting) for setting in SETTINGS for vfm in VFMS]
+    """Return the names of all configs of the benchmark.
+
+    Every VFM under every setting, save those at a size at which a VFM is not published.
+    """
+    return [
+        config_name(vfm.key, setting.name)
+        for setting in SETTINGS.values()
+        for vfm in VFMS.values()
+        if SIZES[setting.size] in vfm.archs
+    ]
 
 
 def parse_config_name(name: str, *, own: bool = False) -> ConfigName:
@@ -206,7 +214,7 @@ def parse_config_name(name: str, *, own: bool = False) -> ConfigName:
     match = _NAME.fullmatch(name)
     if match is None:
         raise ValueError(
-            f"{name!r} is not a config name: expected {{vfm}}_{{b|l}}{{patch}}_"
+            f"{name!r} is not a config name: expected {{vfm}}_{{s|b|l}}{{patch}}_"
             f"{{{'|'.join(DECODERS)}}}_{{{'|'.join(DATA)}}}, for example dinov2_b16_linear_ade20k"
         )
     parts = ConfigName(

@@ -14,7 +14,7 @@ class VFMBackbone(TimmViT):
     """One of the benchmark's VFMs: a timm model chosen by size, with its own statistics.
 
     Args:
-        arch: ``'base'`` (ViT-B) or ``'large'`` (ViT-L).
+        arch: ``'small'``, ``'base'`` or ``'large'``, where the VFM is published in that size.
         *args: As of :class:`TimmViT`, from ``patch_size`` on.
         **kwargs: See :class:`TimmViT`.
     """
@@ -96,3 +96,73 @@ class MAE(VFMBackbone):
     """
 
     key = "mae"
+
+
+@MODELS.register_module()
+class DINOv2Reg(VFMBackbone):
+    """DINOv2 with four registers, which the features leave out."""
+
+    key = "dinov2-reg"
+
+
+@MODELS.register_module()
+class DINOv3(VFMBackbone):
+    """DINOv3, distilled from its 7B model: rotary embeddings on coordinates in [-1, 1]."""
+
+    key = "dinov3"
+
+
+@MODELS.register_module()
+class SigLIP2(VFMBackbone):
+    """The image tower of SigLIP 2, without its attention pool."""
+
+    key = "siglip2"
+
+
+@MODELS.register_module()
+class TIPSv2(VFMBackbone):
+    """The image tower of TIPSv2, which takes images in [0, 1] without further normalisation."""
+
+    key = "tipsv2"
+
+
+@MODELS.register_module()
+class PECore(VFMBackbone):
+    """Perception Encoder Core, with its final norm and without its attention pool."""
+
+    key = "pe-core"
+
+
+@MODELS.register_module()
+class PESpatial(VFMBackbone):
+    """Perception Encoder Spatial, which has no final norm."""
+
+    key = "pe-spatial"
+
+
+@MODELS.register_module()
+class CRADIOv3(VFMBackbone):
+    """C-RADIOv3, which has no final norm; its position grid of 128x128 is resized bilinearly."""
+
+    key = "c-radiov3"
+
+
+@MODELS.register_module()
+class EUPE(VFMBackbone):
+    """EUPE, in the architecture of DINOv3."""
+
+    key = "eupe"
+
+
+@MODELS.register_module()
+class LingBotVision(VFMBackbone):
+    """LingBot-Vision, in the architecture of DINOv3."""
+
+    key = "lingbot-vision"
+
+
+@MODELS.register_module()
+class AIMv2(VFMBackbone):
+    """AIMv2, published as ViT-L only."""
+
+    key = "aimv2"

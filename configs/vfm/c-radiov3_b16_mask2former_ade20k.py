@@ -1,0 +1,3 @@
+_base_ = "../_base_/settings/mask2former.py"
+
+model = dict(backbone=dict(type="CRADIOv3"))

@@ -1,0 +1,3 @@
+_base_ = "../_base_/settings/gta2cityscapes.py"
+
+model = dict(backbone=dict(type="DINOv2Reg"))

@@ -1,0 +1,3 @@
+_base_ = "../_base_/settings/cityscapes.py"
+
+model = dict(backbone=dict(type="LingBotVision"))

@@ -1,0 +1,3 @@
+_base_ = "../_base_/settings/default.py"
+
+model = dict(backbone=dict(type="PESpatial"))

@@ -1,0 +1,3 @@
+_base_ = "../_base_/settings/probe.py"
+
+model = dict(backbone=dict(type="PESpatial"))

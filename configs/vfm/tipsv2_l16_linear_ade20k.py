@@ -1,0 +1,3 @@
+_base_ = "../_base_/settings/large.py"
+
+model = dict(backbone=dict(type="TIPSv2"))
