@@ -18,8 +18,9 @@ from vfm_ss.files import damaged, refused
 
 # Parts of published checkpoints that a dense backbone drops on purpose, whatever their layout:
 # classifier and projection heads, and what only pretraining uses (mask tokens, the MAE decoder,
-# the token predictors of EVA-02 and BEiT-3).
-_DROPPED = ("head.", "head_dist.", "mask_token", "decoder_", "lm_head.", "mlm_head.", "mim_head.")
+# the token predictors of EVA-02 and BEiT-3, the pool of SigLIP).
+_DROPPED = ("head.", "head_dist.", "mask_token", "decoder_", "attn_pool.", "lm_head.")
+_DROPPED += ("mlm_head.", "mim_head.")
 
 _REMEDY = "download it again, or pass a .safetensors or .pth file that holds a state dict"
 

@@ -1,0 +1,118 @@
+"""Checkpoints of transformers and of training code, against transformers' own networks."""
+
+import pytest
+import timm
+import torch
+import transformers
+from mmseg.registry import MODELS
+from safetensors.torch import save_file
+
+from vfm_ss.models.backbones.layouts import unwrap
+
+SMALL = dict(hidden_size=64, num_hidden_layers=2, num_attention_heads=2, intermediate_size=256)
+
+
+def randomise(network, seed=0):
+    """Give every parameter a value of its own, norms and layer scales around 1."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, parameter in network.named_parameters():
+            noise = torch.randn(parameter.shape, generator=generator)
+            around_one = parameter.ndim == 1 and not name.endswith("bias")
+            parameter.copy_(1 + 0.2 * noise if around_one else 0.1 * noise)
+    return network.eval()
+
+
+# Family: config, network, arguments, timm model of the same architecture, its arguments, prefix
+# tokens in the output.
+FAMILIES = {
+    "dinov2": ("Dinov2", "Dinov2Model", dict(patch_size=14, image_size=56, mlp_ratio=4),
+               "vit_base_patch14_dinov2.lvd142m", {}, 1),
+    "dinov2-reg": ("Dinov2WithRegisters", "Dinov2WithRegistersModel",
+                   dict(patch_size=14, image_size=56, mlp_ratio=4),
+                   "vit_base_patch14_reg4_dinov2.lvd142m", {}, 5),
+    "dinov3": ("DINOv3ViT", "DINOv3ViTModel",
+               dict(patch_size=14, image_size=56, num_register_tokens=4, key_bias=False),
+               "vit_base_patch16_dinov3_qkvb.lvd1689m", {}, 5),
+    "vit": ("ViT", "ViTModel", dict(patch_size=14, image_size=56, layer_norm_eps=1e-6),
+            "vit_base_patch16_224.mae", {}, 1),
+    "mae": ("ViTMAE", "ViTMAEModel",
+            dict(patch_size=14, image_size=56, layer_norm_eps=1e-6, mask_ratio=0.0),
+            "vit_base_patch16_224.mae", {}, 1),
+    "clip": ("CLIPVision", "CLIPVisionModel",
+             dict(patch_size=14, image_size=56, hidden_act="gelu"),
+             "vit_base_patch16_clip_224.dfn2b", {}, 1),
+    "siglip": ("SiglipVision", "SiglipVisionModel", dict(patch_size=14, image_size=56),
+               "vit_base_patch16_siglip_512.v2_webli", dict(act_layer="gelu_tanh"), 0),
+    "aimv2": ("Aimv2Vision", "Aimv2VisionModel", dict(patch_size=14, image_size=56),
+              "aimv2_large_patch14_448.apple_pt", dict(mlp_ratio=4), 0),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("in_memory", [False, True], ids=["saved", "in memory"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_features_equal_those_of_transformers(family, in_memory, tmp_path):
+    config, network, kwargs, timm_name, timm_kwargs, prefix = FAMILIES[family]
+    theirs = getattr(transformers, network)(
+        getattr(transformers, f"{config}Config")(**SMALL, **kwargs)
+    )
+    theirs = randomise(theirs)
+    if in_memory:
+        path = tmp_path / "weights.safetensors"
+        save_file({k: v.contiguous() for k, v in theirs.state_dict().items()}, path)
+    else:
+        theirs.save_pretrained(tmp_path)
+        path = tmp_path / "model.safetensors"
+    backbone = MODELS.build(
+        dict(type="TimmViT", model_name=timm_name, pretrained=path, img_size=56, patch_size=14,
+             embed_dim=64, depth=2, num_heads=2, **timm_kwargs)
+    ).eval()  # fmt: skip
+    x = torch.randn(2, 3, 56, 56, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        (actual,) = backbone(x)
+        extra = dict(noise=torch.arange(16.0).expand(2, -1)) if family == "mae" else {}
+        output = theirs(pixel_values=x, **extra).last_hidden_state
+        if family in ("clip",):
+            output = theirs.post_layernorm(output)
+    expected = output[:, prefix:].transpose(1, 2).unflatten(2, (4, 4))
+    assert ((actual - expected).norm() / expected.norm()).item() < 1e-5
+
+
+def plain():
+    return randomise(
+        timm.create_model("vit_tiny_patch16_224", num_classes=0, depth=1, img_size=32)
+    ).state_dict()
+
+
+@pytest.mark.parametrize(
+    ("prefix", "others"),
+    [
+        ("module.", ()),
+        ("model.", ("model.head.weight",)),
+        ("backbone.", ("decode_head.conv_seg.weight", "data_preprocessor.mean")),
+        ("backbone.vit.", ("decode_head.classifier.weight",)),
+        ("model.backbone.", ()),
+        ("teacher.backbone.", ("teacher.dino_head.mlp.0.weight", "student.backbone.cls_token")),
+        ("student.", ()),
+        ("module.student.backbone.", ("module.student.ibot_head.last.weight",)),
+    ],
+)
+def test_a_wrapped_backbone_is_found(prefix, others):
+    weights = plain()
+    wrapped = {prefix + name: value for name, value in weights.items()}
+    wrapped |= dict.fromkeys(others, torch.zeros(1))
+    found, what = unwrap(wrapped)
+    expected = set(weights) | ({"head.weight"} if prefix == "model." else set())
+    assert set(found) == expected
+    assert all(torch.equal(found[name], weights[name]) for name in weights)
+    assert prefix in what
+    for name in others:
+        assert prefix == "model." or name.split(".")[-2] in what or name.split(".")[0] in what
+
+
+def test_what_may_be_part_of_a_backbone_is_never_left_out():
+    weights = {f"backbone.{name}": value for name, value in plain().items()}
+    weights["adapter.weight"] = torch.zeros(1)
+    found, what = unwrap(weights)
+    assert set(found) == set(weights)
+    assert what == ""
