@@ -142,7 +142,7 @@ def build(key, path, **kwargs):
 
 
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
-@pytest.mark.parametrize("key", VFMS)
+@pytest.mark.parametrize("key", LAYOUTS)
 def test_published_layout_gives_the_weights_of_timms(key, suffix, small_vit, weights_of, tmp_path):
     plain = small_vit(VFMS[key].base)
     published = LAYOUTS[key](plain.state_dict())

@@ -7,21 +7,10 @@ import pytest
 import torch
 from mmseg.registry import MODELS
 
-from vfm_ss.protocol.vfms import VFMS
+from vfm_ss.protocol.vfms import FAMILIES, VFMS
 
-NATIVE = {  # image and patch size of each timm model
-    "eva02": {"base": (224, 14), "large": (224, 14)},
-    "eva02clip": {"base": (224, 16), "large": (336, 14)},
-    "dinov2": {"base": (518, 14), "large": (518, 14)},
-    "beit3": {"base": (224, 16), "large": (224, 16)},
-    "siglip": {"base": (512, 16), "large": (384, 16)},
-    "dfn": {"base": (224, 16), "large": (224, 14)},
-    "deit3-in21k": {"base": (384, 16), "large": (384, 16)},
-    "deit3-in1k": {"base": (384, 16), "large": (384, 16)},
-    "mae": {"base": (224, 16), "large": (224, 16)},
-    "sam": {"base": (1024, 16), "large": (1024, 16)},
-}
-CASES = [(key, arch) for key in VFMS for arch in ("base", "large")]
+CASES = [(vfm.key, arch) for vfm in VFMS.values() for arch in vfm.archs]
+PAPER = [(key, arch) for key in FAMILIES["paper"] for arch in ("base", "large")]
 
 
 def ours(key, arch, pretrained, depth=2, **kwargs):
@@ -54,7 +43,7 @@ def build_plain(small_vit, key, arch, depth=2, **kwargs):
 @pytest.mark.parametrize(("key", "arch"), CASES)
 def test_features_equal_plain_timm_at_native_size(key, arch, small_vit, weights_of):
     plain = build_plain(small_vit, key, arch)
-    size, patch = NATIVE[key][arch]
+    size, patch = plain.pretrained_cfg["input_size"][-1], plain.patch_embed.patch_size[0]
     backbone = ours(key, arch, weights_of(plain), img_size=size, patch_size=patch)
     x = torch.randn(1, 3, size, size, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
@@ -115,8 +104,10 @@ def resized_state_dict(plain, target, pillow_resize):
 
 
 RESIZED = [
-    *[(key, arch, (512, 512), 16) for key, arch in CASES],
-    *[(key, "base", (512, 512), 8) for key in VFMS],
+    *[(key, arch, (512, 512), 16) for key, arch in PAPER],
+    *[(key, "base", (512, 512), 8) for key in FAMILIES["paper"]],
+    # C-RADIO's position grid is not resized bicubically, see test_filters.py.
+    *[(k, VFMS[k].archs[0], (512, 512), 16) for k in FAMILIES["next"] if k != "c-radiov3"],
     ("mae", "base", (256, 512), 16),
     ("deit3-in1k", "base", (256, 512), 16),
     ("eva02", "base", (512, 256), 16),

@@ -13,7 +13,8 @@ def build(key, **kwargs):
     torch.manual_seed(0)
     if key == "sam":
         kwargs = {"global_attn_indexes": [1], "window_size": 2, **kwargs}
-    cfg = dict(type=VFMS[key].name, pretrained=False, depth=2, img_size=64, **kwargs)
+    arch = "base" if VFMS[key].base else VFMS[key].archs[0]
+    cfg = dict(type=VFMS[key].name, arch=arch, pretrained=False, depth=2, img_size=64, **kwargs)
     backbone = MODELS.build(cfg)
     with torch.no_grad():  # relative positions and others start at 0
         for parameter in backbone.parameters():

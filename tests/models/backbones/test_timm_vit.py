@@ -14,6 +14,9 @@ def tiny(**kwargs):
     return MODELS.build(dict(type="TimmViT", **{**cfg, **kwargs}))
 
 
+CASES = [(row.key, arch) for row in VFMS.values() for arch in row.archs]
+
+
 def vfm(key, **kwargs):
     if key == "sam":
         kwargs = {"global_attn_indexes": [1], "img_size": 512, **kwargs}
@@ -21,8 +24,7 @@ def vfm(key, **kwargs):
     return MODELS.build({**cfg, **kwargs})
 
 
-@pytest.mark.parametrize("arch", ["base", "large"])
-@pytest.mark.parametrize("key", VFMS)
+@pytest.mark.parametrize(("key", "arch"), CASES)
 def test_every_parameter_has_a_gradient(key, arch):
     backbone = vfm(key, arch=arch)
     (out,) = backbone(torch.randn(1, 3, *backbone.img_size))
@@ -93,8 +95,7 @@ def test_a_runners_weight_initialisation_keeps_loaded_weights(small_vit, weights
         assert torch.equal(value, plain.state_dict()[name]), name
 
 
-@pytest.mark.parametrize("key", VFMS)
-@pytest.mark.parametrize("arch", ["base", "large"])
+@pytest.mark.parametrize(("key", "arch"), CASES)
 def test_statistics_are_those_of_timm_but_for_beit3(key, arch):
     import timm
 

@@ -6,7 +6,8 @@ from vfm_ss.protocol.vfms import VFMS
 
 
 def build(key, **kwargs):
-    backbone = dict(type=VFMS[key].name, depth=2, img_size=64, pretrained=False)
+    arch = "base" if VFMS[key].base else VFMS[key].archs[0]
+    backbone = dict(type=VFMS[key].name, arch=arch, depth=2, img_size=64, pretrained=False)
     if key == "sam":
         backbone.update(img_size=512, global_attn_indexes=[1])
     return MODELS.build(
