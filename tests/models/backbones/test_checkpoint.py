@@ -213,15 +213,15 @@ TINY = dict(type="TimmViT", model_name="vit_tiny_patch16_224", depth=2, img_size
 @pytest.mark.parametrize(
     ("prefix", "told"),
     [
-        ("model.backbone.", "All unknown keys of the file start with 'model.backbone.': save them"),
-        ("teacher.", "30 of 32 unknown keys of the file start with 'teacher.': save them"),
+        ("net.tower.", "All unknown keys of the file start with 'net.tower.': save them"),
+        ("tower.", "30 of 32 unknown keys of the file start with 'tower.': save them"),
         ("module.", None),  # that of DistributedDataParallel is removed
     ],
 )
 def test_the_prefix_of_a_files_keys_is_named(prefix, told, small_vit, tmp_path):
     state = small_vit("vit_tiny_patch16_224").state_dict()
     renamed = {f"{prefix}{name}": value for name, value in state.items()}
-    if prefix == "teacher.":
+    if prefix == "tower.":
         renamed.update({"student.x.weight": torch.ones(1), "student.y.weight": torch.ones(1)})
     torch.save(renamed, tmp_path / "prefixed.pth")
     cfg = {**TINY, "pretrained": tmp_path / "prefixed.pth"}

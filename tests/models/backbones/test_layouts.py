@@ -116,3 +116,75 @@ def test_what_may_be_part_of_a_backbone_is_never_left_out():
     found, what = unwrap(weights)
     assert set(found) == set(weights)
     assert what == ""
+
+
+def published_pe(state):
+    """Perception Encoder's published layout (perception_models), from timm's names."""
+    names = {
+        "patch_embed.proj": "conv1",
+        "norm_pre": "ln_pre",
+        "blocks.": "transformer.resblocks.",
+        ".norm1": ".ln_1",
+        ".norm2": ".ln_2",
+        "gamma_": "ls_",
+        "attn.qkv.": "attn.in_proj_",
+        "attn.proj": "attn.out_proj",
+        "mlp.fc1": "mlp.c_fc",
+        "mlp.fc2": "mlp.c_proj",
+    }
+    published = {}
+    for name, value in state.items():
+        if name == "pos_embed":
+            name, value = "positional_embedding", value[0]
+        elif name == "cls_token":
+            name, value = "class_embedding", value[0, 0]
+        elif name.startswith("norm."):
+            name = name.replace("norm.", "ln_post.")
+        for ours, theirs in names.items():
+            name = name.replace(ours, theirs)
+        if ".ls_" in name:
+            name += ".gamma"
+        published[name] = value.clone()
+    return published
+
+
+@pytest.mark.parametrize("prefix", ["", "visual."])
+@pytest.mark.parametrize(("size", "patch"), [(512, 16), (256, 16), (256, 8)])
+def test_perception_encoder_is_resized_from_its_published_layout(prefix, size, patch, tmp_path):
+    """timm resizes its own layout; the same weights in Meta's have to come out the same."""
+    plain = randomise(
+        timm.create_model("vit_pe_spatial_tiny_patch16_512.fb", num_classes=0, depth=1)
+    ).state_dict()
+    save_file({k: v.contiguous() for k, v in plain.items()}, tmp_path / "timm.safetensors")
+    published = {f"{prefix}{name}": value for name, value in published_pe(plain).items()}
+    torch.save(published, tmp_path / "published.pt")
+    expected, actual = (
+        MODELS.build(
+            dict(type="TimmViT", model_name="vit_pe_spatial_tiny_patch16_512.fb", depth=1,
+                 img_size=size, patch_size=patch, pretrained=tmp_path / name)
+        ).state_dict()
+        for name in ("timm.safetensors", "published.pt")
+    )  # fmt: skip
+    assert actual.keys() == expected.keys()
+    for name, value in expected.items():
+        assert torch.equal(actual[name], value), name
+
+
+def test_biases_are_never_dropped_in_silence(tmp_path):
+    """timm drops DINOv3's attention biases for a model without them, whatever they hold."""
+    config = transformers.DINOv3ViTConfig(
+        **SMALL, patch_size=16, image_size=64, num_register_tokens=4, key_bias=False
+    )
+    randomise(transformers.DINOv3ViTModel(config)).save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=r"attn\.qkv\.bias is not zero; use the model with biases"):
+        MODELS.build(
+            dict(
+                type="TimmViT",
+                model_name="vit_base_patch16_dinov3.lvd1689m",
+                pretrained=tmp_path / "model.safetensors",
+                img_size=64,
+                depth=2,
+                embed_dim=64,
+                num_heads=2,
+            )
+        )

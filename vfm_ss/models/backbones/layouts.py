@@ -172,3 +172,21 @@ def _joined(state_dict: dict[str, Tensor], vit: torch.nn.Module) -> dict[str, Te
             else:
                 joined[f"{part[1]}qkv.{part[3]}"] = torch.cat([query, key, values])
     return joined
+
+
+def refuse_dropped_biases(given: dict[str, Tensor], converted: dict[str, Tensor]) -> None:
+    """Refuse weights whose attention has biases for a model without.
+
+    timm has DINOv3's architecture with them (``..._qkvb``) and without, as those of the published
+    base and large models are zero, and drops them for the latter.
+
+    Raises:
+        ValueError: If a dropped bias is not zero.
+    """
+    if any(name.endswith(("qkv.bias", "q_bias", "q_proj.bias")) for name in converted):
+        return
+    for name, value in given.items():
+        if name.endswith("attn.qkv.bias") and bool(value.any()):
+            raise ValueError(
+                f"{name} is not zero; use the model with biases, named ..._qkvb in timm"
+            )

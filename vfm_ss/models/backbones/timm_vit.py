@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from mmengine.logging import print_log
 from mmseg.registry import MODELS
 from timm.layers import to_2tuple
 from timm.models import group_parameters
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from vfm_ss.compat.timm import apply_filter, create_model, stop_rope_augmentation
 
 from . import checkpoint
+from .layouts import from_transformers, refuse_dropped_biases, unwrap
 from .plain_vit import PlainViT
 
 
@@ -24,8 +26,9 @@ class TimmViT(PlainViT):
 
     The arguments are those of :class:`PlainViT`. ``model_name`` has timm's pretrained tag where
     there are several (``'vit_base_patch14_dinov2.lvd142m'``); ``pretrained`` is True for timm's
-    weights from the Hugging Face Hub, or a file in timm's or the authors' layout; all others go to
-    ``timm.create_model`` (``depth``, ``drop_path_rate``, ...). What timm does at random to rotary
+    weights from the Hugging Face Hub, or a file in the layout of timm, the authors or Hugging Face
+    transformers, also as part of a larger checkpoint; all others go to ``timm.create_model``
+    (``depth``, ``drop_path_rate``, ...). What timm does at random to rotary
     coordinates in training (Sapiens2) is off, unless ``rope_rescale_coords`` or the like is given.
     """
 
@@ -66,7 +69,16 @@ class TimmViT(PlainViT):
         return checkpoint.read_file(pretrained), str(pretrained)
 
     def _convert(self, state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
-        return apply_filter(self._filter, state_dict, self.vit)
+        state_dict, what = unwrap(state_dict)
+        if what:
+            print_log(f"Pretrained weights of {type(self).__name__}: {what}", "current")
+        state_dict = from_transformers(state_dict, self.vit)
+        converted = apply_filter(self._filter, state_dict, self.vit)
+        if "conv1.weight" in state_dict or "visual.conv1.weight" in state_dict:
+            # timm renames Perception Encoder's published layout without resizing it.
+            converted = apply_filter(self._filter, converted, self.vit)
+        refuse_dropped_biases(state_dict, converted)
+        return converted
 
     def _prune(self, indices: list[int]) -> None:
         # SAM's end is a neck, which timm prunes as others' norm: no part of the dense features.
