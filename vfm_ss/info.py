@@ -7,7 +7,7 @@ from pathlib import Path
 
 from vfm_ss.compat import stack
 from vfm_ss.errors import UsageError
-from vfm_ss.protocol.settings import SETTINGS, config_name
+from vfm_ss.protocol.settings import SETTINGS, config_name, is_published
 from vfm_ss.protocol.vfms import VFM, VFMS
 from vfm_ss.version import __version__, commit
 
@@ -77,20 +77,23 @@ def find_vfm(name: str) -> VFM:
 
 
 def vfm_facts(vfm: VFM) -> dict[str, str]:
-    """Describe a VFM: its row of the paper's Table 2, its input, its weights and configs."""
+    """Describe a VFM: its pretraining, its input, its weights and configs."""
     rows = {
-        "backbone": f"type={vfm.name!r}, arch='base' or 'large'",
-        "data": vfm.data,
-        "objective": vfm.objective,
-        "supervision": vfm.supervision,
-        "tokens": vfm.tokens,
+        "backbone": f"type={vfm.name!r}, arch={' or '.join(map(repr, vfm.archs))}",
+        "paper": f"https://arxiv.org/abs/{vfm.paper} ({vfm.year})",
+        "licence": vfm.licence,
+        "data": vfm.data or "unknown",
+        "objective": vfm.objective or "unknown",
+        "supervision": vfm.supervision or "unknown",
+        "tokens": vfm.tokens or "unknown",
         "mean (RGB, 0 to 1)": ", ".join(map(str, vfm.mean)),
         "std (RGB, 0 to 1)": ", ".join(map(str, vfm.std)),
     }
-    for arch in ("base", "large"):
+    for arch in vfm.archs:
         rows[f"{arch}: timm model"] = vfm.timm_name(arch)
         rows[f"{arch}: weights"] = _weights(vfm.timm_name(arch))
-    return rows | {"configs": ", ".join(config_name(vfm.key, setting) for setting in SETTINGS)}
+    settings = [setting for setting in SETTINGS if is_published(vfm.key, setting)]
+    return rows | {"configs": ", ".join(config_name(vfm.key, s) for s in settings)}
 
 
 def _weights(timm_name: str) -> str:

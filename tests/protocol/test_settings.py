@@ -12,7 +12,7 @@ from vfm_ss.protocol.settings import (
     parse_config_name,
     setting_name,
 )
-from vfm_ss.protocol.vfms import VFMS
+from vfm_ss.protocol.vfms import FAMILIES, VFMS
 
 
 def test_the_eight_settings_have_the_config_names_of_the_design():
@@ -57,9 +57,13 @@ def test_published_taus_are_ones_that_ten_models_without_ties_can_have():
     assert set(taus) <= possible
 
 
-def test_eighty_names_round_trip():
+def test_the_names_of_the_paper_and_the_next_round_trip():
     names = all_config_names()
-    assert len(set(names)) == 80
+    vfms = [parse_config_name(name).vfm for name in names]
+    assert len(set(names)) == len(names)
+    assert sum(vfm in FAMILIES["paper"] for vfm in vfms) == 80
+    # Eight settings each, but EUPE has no ViT-L, and AIMv2 nothing else.
+    assert sum(vfm in FAMILIES["next"] for vfm in vfms) == 8 * 8 + 7 + 1
     for name in names:
         parts = parse_config_name(name)
         assert str(parts) == name
@@ -122,3 +126,9 @@ def test_importing_settings_and_records_needs_only_the_standard_library():
     command = [sys.executable, "-c", code]
     out = subprocess.run(command, capture_output=True, text=True, check=True)
     assert out.stdout.strip() == "[]"
+
+
+def test_a_vfm_is_refused_at_a_size_at_which_it_is_not_published():
+    with pytest.raises(ValueError, match="arch of AIMv2 must be 'large', got 'base'"):
+        config_name("aimv2", "default")
+    assert config_name("aimv2", "large") == "aimv2_l16_linear_ade20k"

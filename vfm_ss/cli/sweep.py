@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from vfm_ss.protocol.settings import SETTINGS
-from vfm_ss.protocol.vfms import VFMS
+from vfm_ss.protocol.vfms import FAMILIES, VFMS
 from vfm_ss.text import printable
 
 EXIT_STATUSES = (
@@ -290,7 +290,8 @@ def _add_status(commands) -> None:
 def _add_grid(p: argparse.ArgumentParser) -> None:
     grid = p.add_argument_group("which runs", "lists with commas or spaces")
     some = "all, or some of "
-    grid.add_argument("--vfms", nargs="+", metavar="VFM", help=some + ", ".join(VFMS))
+    families = f"all, {', '.join(FAMILIES)}, or some of "
+    grid.add_argument("--vfms", nargs="+", metavar="VFM", help=families + ", ".join(VFMS))
     grid.add_argument("--settings", nargs="+", metavar="SETTING", help=some + ", ".join(SETTINGS))
     grid.add_argument("--configs", nargs="+", metavar="FILE", help="config files")
     seeds = ["0", "1", "2"]

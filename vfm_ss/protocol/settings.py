@@ -192,11 +192,16 @@ def all_config_names() -> list[str]:
     Every VFM under every setting, save those at a size at which a VFM is not published.
     """
     return [
-        config_name(vfm.key, setting.name)
+        config_name(vfm, setting.name)
         for setting in SETTINGS.values()
-        for vfm in VFMS.values()
-        if SIZES[setting.size] in vfm.archs
+        for vfm in VFMS
+        if is_published(vfm, setting.name)
     ]
+
+
+def is_published(vfm: str, setting: str) -> bool:
+    """Return whether there are weights of a VFM at the size of a setting."""
+    return SIZES[SETTINGS[setting].size] in VFMS[vfm].archs
 
 
 def parse_config_name(name: str, *, own: bool = False) -> ConfigName:

@@ -1,6 +1,7 @@
 """What the report's tables say."""
 
 from vfm_ss.protocol.settings import SETTINGS
+from vfm_ss.protocol.vfms import VFMS
 from vfm_ss.ranking.analysis import Analysis, Comparison
 from vfm_ss.ranking.uncertainty import DRAWS
 from vfm_ss.report.table import (
@@ -17,6 +18,8 @@ from vfm_ss.report.table import (
     title,
 )
 from vfm_ss.text import printable
+
+_FACTS = ("licence", "data", "objective", "supervision", "tokens")
 
 
 def summary(a: Analysis) -> str:
@@ -260,6 +263,23 @@ def outside_table(a: Analysis) -> Table:
     )
 
 
+def vfms_table(a: Analysis) -> Table:
+    """What the ranked VFMs were pretrained on, and what their weights may be used for."""
+    rows = [
+        [key, VFMS[key].year, *(getattr(VFMS[key], fact) for fact in _FACTS)]
+        for key in a.means.index
+        if key in VFMS
+    ]
+    facts = [text(fact, fact.capitalize()) for fact in _FACTS]
+    return Table(
+        "vfms",
+        "The models",
+        [text("vfm", "Model"), Column("year", "Year"), *facts],
+        rows,
+        "Licence of the weights. A gap is a fact that we have not read in a source.",
+    )
+
+
 def runs_table(a: Analysis) -> Table:
     """Every run behind the numbers."""
     rows = []
@@ -310,6 +330,7 @@ def all_tables(a: Analysis, target: str, brief: bool = False) -> list[Table]:
         prediction_table(a, target, brief),
         certainty_table(a, below=0.95 if brief else 1.0),
         outside_table(a),
+        *([] if brief else [vfms_table(a)]),
         *([] if brief else [runs_table(a)]),
         skipped_table(a),
     ]

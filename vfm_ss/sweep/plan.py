@@ -7,8 +7,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from vfm_ss.protocol.settings import SETTINGS, config_name
-from vfm_ss.protocol.vfms import VFMS
+from vfm_ss.protocol.settings import SETTINGS, config_name, is_published
+from vfm_ss.protocol.vfms import FAMILIES, VFMS
 
 #: The configs and tools of the repository, which also travel inside an installed package.
 _MIM = Path(__file__).resolve().parents[1] / ".mim"
@@ -47,7 +47,8 @@ def expand(
 
     Args:
         work_dir: Folder of the runs' folders.
-        vfms: Keys of ``VFMS``; ``all`` stands for all of them.
+        vfms: Keys of ``VFMS``; ``paper``, ``next`` and ``all`` stand for those of a family or all,
+            each under the settings at whose size it is published.
         settings: Keys of ``SETTINGS``; ``all`` stands for all of them.
         configs: Config files, instead of ``vfms`` and ``settings`` or beside them.
         seeds: Random seeds.
@@ -65,10 +66,12 @@ def expand(
     if not vfms and not configs:
         raise ValueError("nothing to train: give --vfms and --settings, or --configs")
     files = {}
+    groups = {**FAMILIES, "all": VFMS}
     grid = [
         _config_file(config_name(vfm, setting))
-        for setting in _all_or(settings, SETTINGS)
-        for vfm in _all_or(vfms, VFMS)
+        for setting in _expanded(settings, {"all": SETTINGS})
+        for vfm in _expanded(vfms, groups)
+        if vfm in vfms or is_published(vfm, setting)
     ]
     for file in [*grid, *map(Path, configs)]:
         if not file.is_file():
@@ -109,5 +112,6 @@ def _short(path: Path) -> str:
     return str(path.relative_to(here) if path.is_relative_to(here) else path)
 
 
-def _all_or(names: Sequence[str], known: Iterable[str]) -> list[str]:
-    return list(known) if list(names) == ["all"] else list(dict.fromkeys(names))
+def _expanded(names: Sequence[str], groups: dict[str, Iterable[str]]) -> list[str]:
+    """Put the members of a group in the place of its name; each name once."""
+    return list(dict.fromkeys(one for name in names for one in groups.get(name, (name,))))
