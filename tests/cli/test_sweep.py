@@ -11,9 +11,11 @@ from pathlib import Path
 import pytest
 
 from vfm_ss.cli.sweep import _minutes, main
-from vfm_ss.protocol.settings import all_config_names
+from vfm_ss.protocol.settings import all_config_names, parse_config_name
+from vfm_ss.protocol.vfms import FAMILIES
 from vfm_ss.run_lock import RunLock
 from vfm_ss.sweep.local import local_slots
+from vfm_ss.sweep.plan import expand
 
 ROOT = Path(__file__).parents[2]
 
@@ -62,10 +64,11 @@ def test_the_grid_is_expanded_seed_by_seed(capsys):
 
 
 def test_the_whole_benchmark_is_one_command(capsys):
-    commands, _ = dry_run(capsys, "--vfms", "all", "--settings", "all")
+    commands, _ = dry_run(capsys, "--vfms", "paper", "--settings", "all")
     assert len(commands) == 240
     names = [Path(command[2]).stem for command in commands]
-    assert sorted(names) == sorted(3 * all_config_names())
+    paper = [n for n in all_config_names() if parse_config_name(n).vfm in FAMILIES["paper"]]
+    assert sorted(names) == sorted(3 * paper)
     folders = [command[command.index("--work-dir") + 1] for command in commands]
     assert len(set(folders)) == 240
     assert commands[0][2].endswith("configs/vfm/eva02_b16_linear_ade20k.py")
@@ -214,3 +217,15 @@ def test_without_submitit_the_message_says_what_to_install(capsys, monkeypatch):
     Path("x.py").touch()
     args = ("--configs", "x.py", "--executor", "slurm", "--time", "5")
     assert "pip install submitit" in error(capsys, "run", *args)
+
+
+def test_families_stand_for_their_vfms(tmp_path):
+    def names(vfms, settings):
+        return {run.name for run in expand(tmp_path, vfms, settings, seeds=(0,))}
+
+    assert len(names(["paper"], ["all"])) == 80
+    assert names(["next"], ["large"]) >= {"aimv2_l16_linear_ade20k", "dinov3_l16_linear_ade20k"}
+    assert not any(name.startswith("aimv2") for name in names(["next"], ["default"]))
+    assert names(["all"], ["all"]) == names(["paper", "next"], ["all"])
+    with pytest.raises(ValueError, match="arch of AIMv2 must be 'large'"):
+        names(["aimv2"], ["default"])

@@ -80,10 +80,10 @@ def test_combined_settings_are_named_after_their_parts():
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("dinov3_b16_linear_ade20k", "unknown VFM in 'dinov3_b16_linear_ade20k': 'dinov3'"),
+        ("dinov4_b16_linear_ade20k", "unknown VFM in 'dinov4_b16_linear_ade20k': 'dinov4'"),
         ("dinov2_b16_upernet_ade20k", "unknown decoder"),
         ("dinov2_b16_linear_camvid", "unknown data"),
-        ("dinov2_s16_linear_ade20k", "unknown size in .*: 's', expected one of b, l"),
+        ("dinov2_x16_linear_ade20k", "unknown size in .*: 'x', expected one of s, b, l"),
         ("dinov2_b016_linear_ade20k", "not a config name"),
         ("dinov2_b16_linear_ade20k.py", "unknown data"),
         ("", "not a config name"),
