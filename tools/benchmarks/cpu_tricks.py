@@ -8,11 +8,11 @@
     OMP_NUM_THREADS=1 python tools/benchmarks/cpu_tricks.py loss CONFIG --without uniform compare
 
 `train` is an optimiser step of the config, `val` one image of 4:3 from its pixels to its counts,
-`loss` Mask2Former's matching and losses with their gradients for one image of the config's size
-with ten classes. Weights and images are random. Each side is a process of its own (its memory is
-its own) and they take turns. Printed are ratios within a round, "without" by "with": of the CPU
-time that the process used, kernel included, and of wall time; and peak memory beyond the process's
-before the model was built.
+`windows` the same without the network, `loss` Mask2Former's matching and losses with their
+gradients for one image of the config's size with ten classes. Weights and images are random. Each
+side is a process of its own (its memory is its own) and they take turns. Printed are ratios within
+a round, "without" by "with": of the CPU time that the process used, kernel included, and of wall
+time; and peak memory beyond the process's before the model was built.
 """
 
 import argparse
@@ -193,12 +193,13 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("work", choices=["train", "val", "loss"])
+    parser.add_argument("work", choices=["train", "val", "windows", "loss"])
     parser.add_argument("config")
     parser.add_argument("--without", nargs="+", choices=WITHOUT, required=True)
     parser.add_argument("--mask2former", action="store_true", help="with Mask2Former's head")
     parser.add_argument("--images", type=int, default=1, help="images of an optimiser step")
     parser.add_argument("--rounds", type=int, default=20, help="measured turns, after one")
+    parser.add_argument("--verbose", action="store_true", help="print every turn")
     parser.add_argument("--repeat", type=int, default=1, help="pieces of work in a turn")
     return parser.parse_args()
 
@@ -241,15 +242,20 @@ class Work:
             )
             self.run = Step("ours", SimpleNamespace(config=cfg, checkpointing=False, **options))
         else:
-            self.run = {"val": validation, "loss": mask2former_loss}[args.work](cfg)
+            works = {"val": validation, "windows": windows, "loss": mask2former_loss}
+            self.run = works[args.work](cfg)
 
-    def __call__(self) -> tuple[float, float, float]:
-        """Return CPU seconds, wall seconds, and MiB at the peak so far."""
+    def __call__(self) -> tuple[float, float, float, float, int]:
+        """Return CPU and wall seconds, peak MiB so far, kernel seconds and page faults."""
+        before = resource.getrusage(resource.RUSAGE_SELF)
         start, cpu = time.perf_counter(), time.process_time()
         for _ in range(self.repeat):
             self.run()
         seconds = time.process_time() - cpu, time.perf_counter() - start
-        return (*seconds, (peak() - self.base) / 2**10)
+        after = resource.getrusage(resource.RUSAGE_SELF)
+        kernel = after.ru_stime - before.ru_stime
+        faults = after.ru_minflt - before.ru_minflt
+        return (*seconds, (peak() - self.base) / 2**10, kernel, faults)
 
 
 def peak() -> int:
@@ -257,8 +263,19 @@ def peak() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
-def validation(cfg):
-    """Return a function that predicts one image and counts its pixels."""
+def windows(cfg):
+    """Return a function that merges the windows of one image and counts its pixels."""
+    cfg.model.backbone.update(depth=1)
+    return validation(cfg, canned=True)
+
+
+def validation(cfg, canned: bool = False):
+    """Return a function that predicts one image and counts its pixels.
+
+    Args:
+        cfg: Config of the model.
+        canned: Whether logits are computed once, and taken for every window from then on.
+    """
     import torch
     from mmengine.structures import PixelData
     from mmseg.registry import MODELS
@@ -267,6 +284,9 @@ def validation(cfg):
     from vfm_ss.evaluation import MeanIoUMetric
 
     model = MODELS.build(cfg.model).eval()
+    if canned:
+        network, kept = model._window_logits, []
+        model._window_logits = lambda images: (kept or kept.append(network(images)) or kept)[0]
     classes = model.decode_head.num_classes
     metric = MeanIoUMetric()
     metric.dataset_meta = dict(classes=list(range(classes)))
@@ -319,7 +339,7 @@ def serve(side: str, args: argparse.Namespace, pipe) -> None:
         pipe.send(work())
 
 
-def measure(args: argparse.Namespace) -> dict[str, list[tuple[float, float, float]]]:
+def measure(args: argparse.Namespace) -> dict[str, list[tuple]]:
     """Let the sides take turns; return what each turn took."""
     context = multiprocessing.get_context("fork")  # imports are made once
     pipes, processes = {}, []
@@ -335,6 +355,8 @@ def measure(args: argparse.Namespace) -> dict[str, list[tuple[float, float, floa
         for side in list(pipes)[:: 1 if turn % 2 else -1]:
             pipes[side].send(True)
             turns[side].append(pipes[side].recv())
+            if args.verbose:
+                print(turn, side, *(f"{value:.2f}" for value in turns[side][-1]), flush=True)
     for pipe, process in zip(pipes.values(), processes, strict=True):
         pipe.send(False)
         process.join()
