@@ -10,14 +10,14 @@ from vfm_ss.compat.mmseg_models import OpenDataPreProcessor
 
 @MODELS.register_module()
 class PaddingSegDataPreProcessor(OpenDataPreProcessor):
-    """mmseg's data preprocessor, with a shorter way for training and any sizes in testing.
+    """mmseg's data preprocessor, with a fast path for training and any sizes in testing.
 
     Training images that need no padding are copied to the device as they come (uint8, without
     waiting where the dataloader pins memory), stacked, and normalised in one go; numbers and
     metainfo are mmseg's.
 
     Test images of several sizes are padded at the bottom and right to the largest height and width;
-    `img_padding_size` of each sample says by how much, and the segmentor cuts it off again.
+    `img_padding_size` of each sample says by how much, and the segmentor crops it again.
     """
 
     def __init__(self, *args, **kwargs):

@@ -77,7 +77,7 @@ class Mask2FormerLoss(nn.Module):
         Args:
             class_logits: ``(P, B, Q, K + 1)``, no-object last.
             mask_logits: ``(P, B, Q, h, w)``.
-            targets: What each of the B images asks for.
+            targets: The targets of each of the B images.
             mask_image_weights: ``(B,)`` what one target mask of each image adds to the mask losses.
             class_image_weights: ``(B,)`` what one weighted query adds to the class loss.
 

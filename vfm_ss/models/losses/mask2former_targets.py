@@ -1,4 +1,4 @@
-"""Which masks a batch asks for, and what each image weighs in its losses.
+"""The target masks of a batch, and the weight of each image in its losses.
 
 Shape letters:
     B: images; K: classes; Q: queries; H, W: label maps.
@@ -14,7 +14,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class ImageTargets:
-    """What one image asks for.
+    """The targets of one image.
 
     Attributes:
         labels: ``(H, W)`` integer label map.
@@ -52,7 +52,7 @@ def find_classes(
     Raises:
         ValueError: If a label is neither a class nor ``ignore_index``.
     """
-    # One value on each side of those that are allowed stands for all beyond.
+    # Labels beyond the allowed range are clamped to one value on each side of it.
     low = min(0, ignore_index or 0) - 1
     high = max(num_classes - 1, ignore_index or 0) + 1
     found = []
