@@ -132,8 +132,7 @@ def uncertain_points(
 class LabelSampler:
     """Reads the binary masks of a label map at points without making the masks.
 
-    Bilinear sampling of a binary mask needs its four neighbours, and four labels say that for
-    every class at once. They are packed into one number, so a point costs one lookup.
+    Bilinear sampling of a binary mask needs four pixels, and their labels serve every class.
 
     Args:
         labels: ``(H, W)`` integer label map.
@@ -141,11 +140,8 @@ class LabelSampler:
 
     def __init__(self, labels: Tensor):
         self.height, self.width = labels.shape
-        labels = labels.long().clamp(-1, torch.iinfo(torch.int16).max).short()
         # -1 is no class: outside the image there is none.
-        labels = F.pad(labels, (1, 1, 1, 1), value=-1)
-        corners = (labels[:-1, :-1], labels[:-1, 1:], labels[1:, :-1], labels[1:, 1:])
-        self._corners = torch.stack(corners, dim=-1).view(torch.int64).flatten()
+        self._labels = F.pad(labels.long(), (1, 1, 1, 1), value=-1).flatten()
 
     def sample(self, points: Tensor, classes: Tensor) -> Tensor:
         """Read the mask of one class per row.
@@ -158,16 +154,15 @@ class LabelSampler:
             ``(M, S)`` in [0, 1], of the type of ``points``.
         """
         # Pixel coordinates in the padded map; never negative, so truncation rounds down.
-        x, y = points.unbind(dim=-1)
-        x = torch.add(x, 1).mul_(self.width / 2).add_(0.5)
-        y = torch.add(y, 1).mul_(self.height / 2).add_(0.5)
-        column, row = x.int(), y.int()
-        x.sub_(column)
-        y.sub_(row)
-        cell = row.mul_(self.width + 1).add_(column)
-        labels = self._corners.index_select(0, cell.flatten()).view(torch.int16)
-        inside = labels.view(*cell.shape, 4) == classes.to(labels.dtype)[:, None, None]
-        corners = [inside[..., corner].to(points.dtype) for corner in range(4)]
-        return torch.lerp(
-            torch.lerp(corners[0], corners[1], x), torch.lerp(corners[2], corners[3], x), y
-        )
+        x = (points[..., 0] + 1) * (self.width / 2) + 0.5
+        y = (points[..., 1] + 1) * (self.height / 2) + 0.5
+        column, row = x.long(), y.long()
+        x, y = x - column, y - row
+        stride = self.width + 2
+        cell = row * stride + column
+        corners = [
+            (self._labels[cell + step] == classes[:, None]).to(points.dtype)
+            for step in (0, 1, stride, stride + 1)
+        ]
+        top, bottom = torch.lerp(*corners[:2], x), torch.lerp(*corners[2:], x)
+        return torch.lerp(top, bottom, y)
