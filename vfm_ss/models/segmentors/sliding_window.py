@@ -127,9 +127,6 @@ def _classes(tile: Tensor, threshold: float | None) -> Tensor:
     """Return the class of every pixel from its logits (..., C); one logit is that of class 1."""
     if tile.shape[-1] == 1:
         return (tile[..., 0].sigmoid() > threshold).long()
-    # numpy's argmax over a contiguous axis is vectorised and 3 times faster than torch's on a CPU.
-    if tile.device.type == "cpu":
-        return torch.from_numpy(np.argmax(tile.detach().numpy(), axis=-1))
     return tile.argmax(-1)
 
 
