@@ -47,18 +47,11 @@ def count_pixels(pred: Tensor, label: Tensor, num_classes: int, ignore_index: in
     end = (num_classes + 1) * num_classes
     cell.masked_fill_(~valid & (label != ignore_index), end)
     cell.masked_fill_((pred < 0) | (pred >= num_classes), end + 1)
-    counts = _histogram(cell, end + 2)
+    # torch.bincount would ask a GPU for the largest value, and wait for it.
+    counts = cell.new_zeros(end + 2).scatter_add_(0, cell, torch.ones_like(cell))
     matrix = counts[: num_classes * num_classes].view(num_classes, num_classes)
     wrong = torch.nn.functional.pad(counts[end:], (0, num_classes))[:num_classes]
     return torch.stack([matrix.diagonal(), matrix.sum(0), matrix.sum(1), wrong])
-
-
-def _histogram(cell: Tensor, size: int) -> Tensor:
-    if cell.device.type == "cpu":
-        return torch.bincount(cell, minlength=size)
-    # bincount asks the device for the largest value, and waits for it.
-    counts = torch.zeros(size, dtype=torch.int64, device=cell.device)
-    return counts.scatter_add_(0, cell, torch.ones_like(cell))
 
 
 def class_counts(pred: Tensor, label: Tensor, num_classes: int, ignore_index: int) -> Tensor:
