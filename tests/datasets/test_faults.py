@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vfm_ss.datasets.storage import open_archive
+from vfm_ss.datasets.archives import open_archive
 from vfm_ss.datasets.transforms import decode
 from vfm_ss.datasets.transforms.decode import decode_image, decode_label
 
@@ -21,13 +21,15 @@ LIMIT = 5
 
 def picture(kind, mode="RGB", size=(64, 48), **options):
     rng = np.random.default_rng(0)
-    shape = (size[1], size[0], 3) if mode == "RGB" else (size[1], size[0])
-    values = rng.integers(0, 150, shape, np.uint8)
+    shape = (size[1], size[0], 3) if mode in ("RGB", "RGBA") else (size[1], size[0])
+    values = rng.integers(0, 2 ** options.get("bits", 8) * 3 // 5, shape, np.uint8)
     image = Image.fromarray(values)
     if mode == "P":
         image = Image.frombytes("P", size, values.tobytes())
         image.putpalette(list(range(256)) * 3)
-        options["bits"] = 8
+        options.setdefault("bits", 8)
+    elif mode == "RGBA":
+        image.putalpha(255)
     buffer = io.BytesIO()
     image.save(buffer, kind, **options)
     return buffer.getvalue()
@@ -68,7 +70,17 @@ SOURCES = {
     "png": (decode_image, picture("PNG")),
     "gray label": (decode_label, picture("PNG", "L")),
     "palette label": (decode_label, picture("PNG", "P")),
+    "4-bit palette label": (decode_label, picture("PNG", "P", bits=4)),
+    "tiff label": (decode_label, picture("TIFF", "L", compression="tiff_adobe_deflate")),
+    "png with alpha": (decode_image, picture("PNG", "RGBA")),
+    "gray png": (decode_image, picture("PNG", "L")),
+    "tiff": (decode_image, picture("TIFF", compression="tiff_lzw")),
+    "bmp": (decode_image, picture("BMP")),
+    "gif": (decode_image, picture("GIF", "L")),
+    "webp": (decode_image, picture("WEBP", lossless=True)),
 }
+# Formats with a checksum over their pixels.
+CHECKED = [name for name, (_, data) in SOURCES.items() if data.startswith(b"\x89PNG")]
 
 
 @pytest.mark.parametrize("library", ["kornia-rs", "fallback"])
@@ -92,8 +104,8 @@ def test_damaged_files(source, library, monkeypatch):
             assert result.dtype == np.uint8
             assert result.ndim == (3 if function is decode_image else 2)
         assert time.monotonic() - started < LIMIT
-    # A JPEG's pixels have no checksum, a PNG's have: nearly all damage is found.
-    assert refused > ROUNDS * (0.3 if "jpeg" in source else 0.9)
+    # A PNG's pixels have a checksum: nearly all damage is found.
+    assert refused > ROUNDS * (0.9 if source in CHECKED else 0.2)
 
 
 MEMBERS = {f"top/folder/{k}.bin": np.random.default_rng(k).bytes(300) for k in range(5)}

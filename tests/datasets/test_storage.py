@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vfm_ss.datasets import storage
-from vfm_ss.datasets.storage import ArchiveBackend, open_archive, split_archive
+from vfm_ss.datasets import archives
+from vfm_ss.datasets.archives import open_archive
+from vfm_ss.datasets.storage import ArchiveBackend, split_archive
 
 ARGS = {"backend": "archive"}
 FILES = {
@@ -266,16 +267,16 @@ class TestExcess:
         data = picture((10, 10)) + bytes(2**25)
         path = make(tmp_path / "x.zip", {"a.png": data}, compression=method)
         read = []
-        original = storage._read_range
+        original = archives._read_range
         monkeypatch.setattr(
-            storage, "_read_range", lambda *args: read.append(args[2]) or original(*args)
+            archives, "_read_range", lambda *args: read.append(args[2]) or original(*args)
         )
         with pytest.raises(ValueError, match=r"a\.png in .*x\.zip is damaged .*can have 16778016 "):
             fileio.get(f"{path}/a.png", ARGS)
         assert max(read) < 2**17
 
     def test_more_bytes_than_any_image(self, tmp_path, method, monkeypatch):
-        monkeypatch.setattr(storage, "_MAX_SIZE", 2**25)
+        monkeypatch.setattr(archives, "_MAX_SIZE", 2**25)
         path = make(tmp_path / "x.zip", {"a.bin": bytes(2**25 + 1)}, compression=method)
         with pytest.raises(ValueError, match=r"33554433 bytes are stated, .* 33554432 at most"):
             fileio.get(f"{path}/a.bin", ARGS)

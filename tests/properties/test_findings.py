@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from vfm_ss.datasets.storage import Archive
+from vfm_ss.datasets.archives import Archive
 from vfm_ss.protocol.records import Record, read_record
 
 sys.path.append(str(Path(__file__).parents[2] / "tools" / "fuzz"))

@@ -12,7 +12,7 @@ import zipfile
 from dataclasses import asdict
 from pathlib import Path
 
-from vfm_ss.datasets.storage import Archive
+from vfm_ss.datasets.archives import Archive
 from vfm_ss.protocol.records import Record, read_record, write_record
 
 # An input may hold this much once unpacked; a reader must not be talked into more.
