@@ -9,13 +9,14 @@ import pytest
 from mmengine.config import Config, ConfigDict
 from mmengine.dataset import Compose, ConcatDataset, RepeatDataset
 from mmengine.registry import init_default_scope
+from mmengine.runner import IterBasedTrainLoop
 from mmseg.apis import inference_model, init_model
 from mmseg.registry import DATASETS, TRANSFORMS
 from torch import nn
 from torch.utils.data import DataLoader
 
 from vfm_ss.datasets.transforms import LoadRandomCrop, ResizeToCover
-from vfm_ss.engine import ImageSizeHook
+from vfm_ss.engine import ImageSizeHook, OptimStepTrainLoop
 from vfm_ss.image_size import fill_image_size, model_image_size
 
 
@@ -180,3 +181,20 @@ def test_a_size_that_the_config_forgot_is_refused():
         ImageSizeHook().before_train(runner)
     cfg.model.backbone.img_size = 512  # stated, so meant
     ImageSizeHook().before_train(runner)
+
+
+def test_the_train_loop_fills_the_size_in_before_mmengine_can_start_workers(monkeypatch):
+    seen = {}
+
+    def stops_where_workers_would_start(self, runner, dataloader, *args, **kwargs):
+        seen.update(dataloader["dataset"]["pipeline"][0])
+        raise InterruptedError
+
+    monkeypatch.setattr(IterBasedTrainLoop, "__init__", stops_where_workers_would_start)
+    model = nn.Module()
+    model.backbone = nn.Module()
+    model.backbone.img_size = (64, 32)
+    loader = dict(dataset=dict(pipeline=[dict(type="LoadRandomCrop")]))
+    with pytest.raises(InterruptedError):
+        OptimStepTrainLoop(SimpleNamespace(model=model), loader, max_iters=1)
+    assert seen["crop_size"] == (64, 32)
