@@ -14,7 +14,7 @@ import torch
 from mmengine.hooks import Hook
 from torch.utils.data import get_worker_info
 
-from vfm_ss.engine.checkpoint_io import find_damage
+from vfm_ss.checkpoint_reader import find_damage
 from vfm_ss.engine.loss_guard import NonFiniteError
 from vfm_ss.protocol.records import read_record
 

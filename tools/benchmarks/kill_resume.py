@@ -22,6 +22,7 @@ from pathlib import Path
 
 import torch
 
+from vfm_ss.checkpoint_reader import read
 from vfm_ss.engine import launch
 
 DEMO = Path(__file__).resolve().parents[2] / "projects" / "demo"
@@ -143,7 +144,7 @@ def free_port() -> int:
 def outcome(work_dir: Path, steps: int) -> dict:
     """Return what a finished run leaves; times, which differ, and paths left out."""
     record = json.loads((work_dir / "record.json").read_text())
-    last = torch.load(work_dir / f"iter_{steps}.pth", weights_only=False)
+    last = read(work_dir / f"iter_{steps}.pth")
     (best,) = work_dir.glob("best_mIoU_iter_*.pth")
     return {
         "weights": last["state_dict"],
@@ -151,7 +152,7 @@ def outcome(work_dir: Path, steps: int) -> dict:
         "schedule": last["param_schedulers"],
         "losses": last["message_hub"]["log_scalars"]["train/loss"].data[0].tolist(),
         "best name": best.name,
-        "best weights": torch.load(best, weights_only=False)["state_dict"],
+        "best weights": read(best)["state_dict"],
         "files": sorted(path.name for path in work_dir.glob("*.pth")),
         "left behind": [path.name for path in work_dir.glob(".*")],
         "record": [

@@ -18,6 +18,8 @@ from pathlib import Path
 import torch
 from kill_resume import make_demo_scenes, options, start
 
+from vfm_ss.checkpoint_reader import read
+
 STEPS, EARLY, LATE = 40_000, 20, 20_000
 
 
@@ -55,7 +57,7 @@ def main() -> None:
         cfg["train_cfg.val_interval"] = STEPS
         cfg["default_hooks.checkpoint.interval"] = EARLY
         train_until(cfg, folder / "run", f"iter_{EARLY}.pth")
-        checkpoint = torch.load(folder / "run" / f"iter_{EARLY}.pth", weights_only=False)
+        checkpoint = read(folder / "run" / f"iter_{EARLY}.pth")
         checkpoint["meta"]["iter"] = LATE
         torch.save(checkpoint, folder / f"iter_{LATE}.pth")
         shutil.copy(folder / "run" / f"iter_{EARLY}.pth", folder)

@@ -5,6 +5,7 @@ from mmengine.dist import broadcast_object_list, is_main_process
 from mmengine.runner import IterBasedTrainLoop
 from mmseg.registry import HOOKS
 
+from vfm_ss.checkpoint_reader import find_damage
 from vfm_ss.compat.runner import (
     OpenCheckpointHook,
     is_training,
@@ -17,7 +18,7 @@ from vfm_ss.compat.runner import (
 from vfm_ss.files import remove_partial_files, write_atomically
 from vfm_ss.run_lock import hold_run, release_run
 
-from ..checkpoint_io import find_checkpoints, find_damage
+from ..checkpoint_io import find_checkpoints
 from ..fingerprint import describe, difference, fingerprint, is_first, samples_of
 from ..remarks import remark
 from ..restate import StatedSettings

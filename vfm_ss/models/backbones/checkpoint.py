@@ -1,20 +1,19 @@
 """Read pretrained weights, from a file or the Hugging Face Hub, and fit them to a timm ViT.
 
-Everything read here is data: safetensors, or ``torch.load(..., weights_only=True)``.
+Everything read here is data, see `vfm_ss.checkpoint_reader`.
 """
 
 import contextlib
-import pickle
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import timm.models
 import torch
-from safetensors import SafetensorError
 from torch import nn
 
-from vfm_ss.files import damaged, refused
+from vfm_ss import checkpoint_reader
+from vfm_ss.files import damaged
 
 # Parts of published checkpoints that a dense backbone drops on purpose, whatever their layout:
 # classifier and projection heads, and what only pretraining uses (mask tokens, the MAE decoder,
@@ -74,22 +73,16 @@ def read_file(path: str | Path) -> dict[str, torch.Tensor]:
             f"pretrained weights {path} do not exist; give the path of a .safetensors or .pth "
             "file, True to download them, or False for random weights"
         )
-    try:
-        state_dict = timm.models.load_state_dict(str(path), use_ema=False, weights_only=True)
-    except RuntimeError as error:
-        if "weights_only" in str(error):
-            raise ValueError(refused(path, "pickled objects other than tensors")) from error
-        raise ValueError(damaged(path, error, _REMEDY)) from error
-    except (
-        AttributeError,
-        EOFError,
-        OSError,
-        SafetensorError,
-        ValueError,
-        pickle.UnpicklingError,
-    ) as error:
-        raise ValueError(damaged(path, error, _REMEDY)) from error
-    return state_dict
+    code = "pickled objects other than tensors ({})"
+    state_dict = checkpoint_reader.read(path, remedy=_REMEDY, code=code)
+    for key in ("state_dict", "model"):
+        if isinstance(state_dict, dict) and isinstance(state_dict.get(key), dict):
+            state_dict = state_dict[key]
+            break
+    if not isinstance(state_dict, dict) or not all(isinstance(key, str) for key in state_dict):
+        reason = f"it holds no state dict: {type(state_dict).__name__}"
+        raise ValueError(damaged(path, reason, _REMEDY))
+    return timm.models.clean_state_dict(state_dict)
 
 
 def to_float32(state_dict: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

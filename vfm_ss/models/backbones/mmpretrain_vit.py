@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from mmengine.runner.checkpoint import CheckpointLoader
 from mmseg.registry import MODELS
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.layers import (
@@ -176,19 +175,14 @@ class MMPretrainViT(PlainViT):
         return self.vit(x)
 
 
-def _read(path: str | Path) -> dict:
-    """Read a file that mmpretrain saved; what is not safetensors goes through mmengine's loader.
+def _read(path: str | Path) -> dict[str, Tensor]:
+    """Read a file that mmpretrain saved.
 
-    vfm_ss makes that one safe (``engine/checkpoint_io.py``), and it knows the log history which
-    mmengine pickles beside the weights.
+    Raises:
+        ValueError: If it holds anything but tensors by their names.
     """
-    path = Path(path).expanduser()
-    if path.suffix == ".safetensors" or not path.is_file():
-        return checkpoint.read_file(path)
-    found = CheckpointLoader.load_checkpoint(str(path.resolve()), map_location="cpu", logger=None)
-    if isinstance(found, dict):
-        found = found.get("state_dict", found)
-    if not isinstance(found, dict) or not all(isinstance(v, torch.Tensor) for v in found.values()):
+    found = checkpoint.read_file(path)
+    if not all(isinstance(value, torch.Tensor) for value in found.values()):
         raise ValueError(
             f"{path} holds no state dict; pass a checkpoint that mmpretrain saved, or a state dict "
             "of its backbone"
