@@ -188,3 +188,64 @@ def test_biases_are_never_dropped_in_silence(tmp_path):
                 num_heads=2,
             )
         )
+
+
+def test_a_classifier_that_norms_the_average_leaves_the_tokens_as_they_are(tmp_path):
+    kwargs = dict(img_size=64, num_classes=10, depth=1)
+    tuned = randomise(timm.create_model("vit_tiny_patch16_224", global_pool="avg", **kwargs))
+    path = tmp_path / "tuned.safetensors"
+    save_file({k: v.contiguous() for k, v in tuned.state_dict().items()}, path)
+    backbone = MODELS.build(
+        dict(
+            type="TimmViT", model_name="vit_tiny_patch16_224", pretrained=path, depth=1, img_size=64
+        )
+    ).eval()
+    x = torch.randn(1, 3, 64, 64)
+    with torch.no_grad():
+        expected = tuned.forward_features(x)[:, 1:].transpose(1, 2).unflatten(2, (4, 4))
+        assert torch.equal(backbone(x)[0], expected)
+
+
+def test_beit_of_transformers_equals_timms_layout(tmp_path):
+    """BEiT has a table of relative positions, separate biases and no bias of the keys."""
+    config = transformers.BeitConfig(
+        **SMALL, image_size=64, patch_size=16, use_relative_position_bias=True
+    )
+    theirs = randomise(transformers.BeitForImageClassification(config))
+    theirs.save_pretrained(tmp_path)
+    backbone = MODELS.build(
+        dict(
+            type="TimmViT",
+            model_name="beit_base_patch16_224",
+            pretrained=tmp_path / "model.safetensors",
+            img_size=64,
+            embed_dim=64,
+            depth=2,
+            num_heads=2,
+        )
+    ).eval()
+    x = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        (actual,) = backbone(x)
+        output = theirs.beit(pixel_values=x).last_hidden_state
+    expected = output[:, 1:].transpose(1, 2).unflatten(2, (4, 4))
+    assert ((actual - expected).norm() / expected.norm()).item() < 1e-5
+
+
+def test_sam_of_transformers(tmp_path):
+    config = transformers.SamVisionConfig(
+        hidden_size=64, num_hidden_layers=2, num_attention_heads=2, image_size=1024, patch_size=16,
+        mlp_ratio=4.0, global_attn_indexes=[1], window_size=14, output_channels=16,
+    )  # fmt: skip
+    theirs = randomise(transformers.SamVisionModel(config))
+    theirs.save_pretrained(tmp_path)
+    backbone = MODELS.build(
+        dict(type="SAM", pretrained=tmp_path / "model.safetensors", img_size=1024, embed_dim=64,
+             depth=2, num_heads=2, global_attn_indexes=(1,))
+    ).eval()  # fmt: skip
+    x = torch.randn(1, 3, 1024, 1024, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        (actual,) = backbone(x)
+        hidden = theirs(pixel_values=x, output_hidden_states=True).hidden_states[-1]
+    expected = hidden.permute(0, 3, 1, 2)
+    assert ((actual - expected).norm() / expected.norm()).item() < 1e-5

@@ -1,11 +1,7 @@
 from mmseg.registry import MODELS
-from torch import Tensor, nn
+from torch import nn
 
 from .vfm import VFMBackbone
-
-# Where the final norm stands: in the published checkpoint once timm has renamed the rest, and in
-# timm's, whose model averages the tokens first.
-_FINAL_NORMS = ("layer_norm.", "fc_norm.")
 
 
 @MODELS.register_module()
@@ -17,15 +13,8 @@ class BEiT3(VFMBackbone):
     """
 
     key = "beit3"
+    # In the published checkpoint once timm has renamed the rest, and in timm's own.
+    final_norm_names = ("layer_norm.", "fc_norm.")
 
     def _build(self, model_name: str, **timm_kwargs) -> nn.Module:
         return super()._build(model_name, global_pool="token", **timm_kwargs)
-
-    def _convert(self, state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
-        converted = {}
-        for name, value in super()._convert(state_dict).items():
-            for prefix in _FINAL_NORMS:
-                if name.startswith(prefix):
-                    name = "norm." + name.removeprefix(prefix)
-            converted[name] = value
-        return converted

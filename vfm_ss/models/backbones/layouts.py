@@ -10,7 +10,15 @@ from torch import Tensor
 
 # Modules that hold the backbone in checkpoints of training code and of transformers.
 _WRAPPERS = ("module", "model", "state_dict", "teacher", "student", "backbone", "vit")
-_WRAPPERS += ("vision_model", "dinov2", "dinov2_with_registers", "dinov3_vit", "beit", "aimv2")
+_WRAPPERS += (
+    "vision_model",
+    "vision_encoder",
+    "dinov2",
+    "dinov2_with_registers",
+    "dinov3_vit",
+    "beit",
+    "aimv2",
+)
 # What stands next to a wrapper and is no part of the backbone: heads, other towers, the other
 # network of a self-supervised pair.
 _OUTSIDE = {"teacher", "student", "head", "neck", "fc", "classifier", "decode_head", "pooler"}
@@ -23,6 +31,7 @@ _OUTSIDE |= {
     "decoder",
 }
 _OUTSIDE |= {"text_model", "text_projection", "visual_projection", "logit_scale", "logit_bias"}
+_OUTSIDE |= {"mask_decoder", "prompt_encoder", "shared_image_embedding"}
 _OUTSIDE |= {"lm_head", "koleo_loss", "ibot_patch_loss", "criterion", "projector", "predictor"}
 
 

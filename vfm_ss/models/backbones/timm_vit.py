@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import ClassVar
 
 from mmengine.logging import print_log
 from mmseg.registry import MODELS
@@ -33,6 +34,9 @@ class TimmViT(PlainViT):
     """
 
     blocks_name = "blocks"
+
+    #: Other names that checkpoints give to the final norm of the tokens.
+    final_norm_names: ClassVar[tuple[str, ...]] = ()
 
     def _build(self, model_name: str, **timm_kwargs) -> nn.Module:
         try:
@@ -71,14 +75,26 @@ class TimmViT(PlainViT):
     def _convert(self, state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
         state_dict, what = unwrap(state_dict)
         if what:
-            print_log(f"Pretrained weights of {type(self).__name__}: {what}", "current")
+            _log(self, what)
         state_dict = from_transformers(state_dict, self.vit)
         converted = apply_filter(self._filter, state_dict, self.vit)
         if "conv1.weight" in state_dict or "visual.conv1.weight" in state_dict:
             # timm renames Perception Encoder's published layout without resizing it.
             converted = apply_filter(self._filter, converted, self.vit)
         refuse_dropped_biases(state_dict, converted)
-        return converted
+        return self._with_final_norm(converted)
+
+    def _with_final_norm(self, state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
+        for prefix in self.final_norm_names:
+            for name in [name for name in state_dict if name.startswith(prefix)]:
+                state_dict[f"norm.{name.removeprefix(prefix)}"] = state_dict.pop(name)
+        expected = "norm.weight" in self.vit.state_dict()
+        if expected and "norm.weight" not in state_dict and "fc_norm.weight" in state_dict:
+            # A classifier that norms the average of the tokens, not the tokens themselves.
+            self.vit.norm = nn.Identity()
+            state_dict = {k: v for k, v in state_dict.items() if not k.startswith("fc_norm.")}
+            _log(self, "its norm follows the average of the tokens: features have no final norm")
+        return state_dict
 
     def _prune(self, indices: list[int]) -> None:
         # SAM's end is a neck, which timm prunes as others' norm: no part of the dense features.
@@ -96,3 +112,7 @@ class TimmViT(PlainViT):
             last = outs[-1].permute(0, 2, 3, 1)
             outs[-1] = self.vit.norm(last).permute(0, 3, 1, 2)
         return outs
+
+
+def _log(backbone: nn.Module, what: str) -> None:
+    print_log(f"Pretrained weights of {type(backbone).__name__}: {what}", "current")
