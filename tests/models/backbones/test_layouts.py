@@ -249,3 +249,67 @@ def test_sam_of_transformers(tmp_path):
         hidden = theirs(pixel_values=x, output_hidden_states=True).hidden_states[-1]
     expected = hidden.permute(0, 3, 1, 2)
     assert ((actual - expected).norm() / expected.norm()).item() < 1e-5
+
+
+def dinov2_folder(folder, **kwargs):
+    config = transformers.Dinov2Config(**SMALL, image_size=56, patch_size=14, mlp_ratio=4)
+    randomise(transformers.Dinov2Model(config)).save_pretrained(folder, **kwargs)
+    return folder
+
+
+def dinov2_of(pretrained):
+    return MODELS.build(
+        dict(type="TimmViT", model_name="vit_base_patch14_dinov2.lvd142m", pretrained=pretrained,
+             img_size=56, patch_size=14, embed_dim=64, depth=2, num_heads=2)
+    ).state_dict()  # fmt: skip
+
+
+def test_a_folder_of_the_hub_and_weights_in_pieces_are_read(tmp_path):
+    whole = dinov2_of(dinov2_folder(tmp_path / "whole") / "model.safetensors")
+    pieces = dinov2_folder(tmp_path / "pieces", max_shard_size="100KB")
+    assert len(list(pieces.glob("*.safetensors"))) > 1
+    for pretrained in (tmp_path / "whole", pieces, pieces / "model.safetensors.index.json"):
+        found = dinov2_of(pretrained)
+        assert all(torch.equal(found[name], value) for name, value in whole.items())
+
+
+def test_pieces_that_do_not_match_their_index_are_refused(tmp_path):
+    pieces = dinov2_folder(tmp_path / "pieces", max_shard_size="100KB")
+    first = min(pieces.glob("*.safetensors"))
+    first.rename(pieces / "kept")
+    with pytest.raises(FileNotFoundError, match=f"{first.name} do not exist"):
+        dinov2_of(pieces)
+    save_file({"embeddings.cls_token": torch.zeros(1, 1, 64)}, first)
+    with pytest.raises(ValueError, match=rf"{first.name} cannot be read .*it lacks \S+, against"):
+        dinov2_of(pieces)
+    index = pieces / "model.safetensors.index.json"
+    index.write_text('{"weight_map": {"norm.weight": "../secret.safetensors"}}')
+    with pytest.raises(ValueError, match="it has no weight_map of files next to it"):
+        dinov2_of(pieces)
+
+
+def test_a_folder_without_weights_is_refused(tmp_path):
+    with pytest.raises(FileNotFoundError, match="holds no weights: expected one of model.safe"):
+        dinov2_of(tmp_path)
+
+
+def test_the_backbone_of_a_trained_model_is_read(tmp_path):
+    """A checkpoint of mmengine's Runner, at the same size, goes in again bit for bit."""
+    model = MODELS.build(
+        dict(
+            type="VFMEncoderDecoder",
+            backbone=dict(type="TimmViT", model_name="vit_tiny_patch16_224", depth=1, img_size=32,
+                          pretrained=False),
+            decode_head=dict(type="LinearHead", num_classes=3),
+        )
+    )  # fmt: skip
+    randomise(model)
+    path = tmp_path / "iter_1.pth"
+    torch.save({"meta": {}, "state_dict": model.state_dict(), "optimizer": {}}, path)
+    again = MODELS.build(
+        dict(
+            type="TimmViT", model_name="vit_tiny_patch16_224", depth=1, img_size=32, pretrained=path
+        )
+    )
+    for name, value in model.backbone.state_dict().items():
+        assert torch.equal(again.state_dict()[name], value), name
