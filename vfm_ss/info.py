@@ -99,12 +99,17 @@ def vfm_facts(vfm: VFM) -> dict[str, str]:
 def _weights(timm_name: str) -> str:
     """Say what pretrained=True downloads, and whether it is there."""
     try:
+        import torch
         from huggingface_hub import try_to_load_from_cache
-        from timm.models import get_pretrained_cfg
+        from timm.models import create_model, get_pretrained_cfg
     except Exception:  # as for torch
         return "timm, which cannot be imported, knows where they are"
     cfg = get_pretrained_cfg(timm_name)
+    with torch.device("meta"):
+        vit = create_model(timm_name, num_classes=0)
+    millions = sum(parameter.numel() for parameter in vit.parameters()) / 1e6
+    size = f"{millions:.1f} M parameters, {4 * millions:.0f} MB in fp32"
     file = cfg.hf_hub_filename or WEIGHTS_FILE
     found = try_to_load_from_cache(cfg.hf_hub_id, file)
     state = f"downloaded: {found}" if isinstance(found, str) else "not downloaded yet"
-    return f"https://huggingface.co/{cfg.hf_hub_id}, {file}, licence {cfg.license} ({state})"
+    return f"https://huggingface.co/{cfg.hf_hub_id}, {file}, {size} ({state})"

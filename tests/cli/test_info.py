@@ -64,12 +64,21 @@ def test_the_facts_about_a_vfm(name, capsys):
     assert main(["info", name]) == 0
     out = capsys.readouterr().out
     vfm = next(v for v in VFMS.values() if name.lower() in (v.key.lower(), v.name.lower()))
-    for fact in (vfm.base, vfm.large, vfm.data, vfm.objective, *map(str, (*vfm.mean, *vfm.std))):
-        assert fact in out
+    models = [vfm.timm_name(arch) for arch in vfm.archs]
+    facts = [*models, vfm.licence, f"{vfm.paper} ({vfm.year})", *map(str, (*vfm.mean, *vfm.std))]
+    for fact in (*facts, vfm.data, vfm.objective, vfm.supervision):
+        assert (fact or "unknown") in out
     configs = [config for config in all_config_names() if config.startswith(f"{vfm.key}_")]
-    assert len(configs) == 8
+    assert len(configs) == (7 if "base" in vfm.archs else 0) + ("large" in vfm.archs)
     assert all(config in out for config in configs)
-    assert out.count("https://huggingface.co/timm/") == 2, "where base and large come from"
+    assert out.count("https://huggingface.co/") == len(models), "where the weights come from"
+
+
+def test_the_size_of_a_download(capsys):
+    assert main(["info", "mae"]) == 0
+    weights = [line for line in capsys.readouterr().out.splitlines() if ": weights" in line]
+    assert "85.8 M parameters, 343 MB in fp32" in weights[0]
+    assert "303.3 M parameters, 1213 MB in fp32" in weights[1]
 
 
 def test_a_vfm_without_timm(capsys, monkeypatch):

@@ -280,7 +280,9 @@ def test_pieces_that_do_not_match_their_index_are_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match=f"{first.name} do not exist"):
         dinov2_of(pieces)
     save_file({"embeddings.cls_token": torch.zeros(1, 1, 64)}, first)
-    with pytest.raises(ValueError, match=rf"{first.name} cannot be read .*it lacks \S+, against"):
+    with pytest.raises(
+        ValueError, match=rf"{first.name} cannot be read .*it (lacks|holds) \S+, against"
+    ):
         dinov2_of(pieces)
     index = pieces / "model.safetensors.index.json"
     index.write_text('{"weight_map": {"norm.weight": "../secret.safetensors"}}')
@@ -289,7 +291,7 @@ def test_pieces_that_do_not_match_their_index_are_refused(tmp_path):
 
 
 def test_a_folder_without_weights_is_refused(tmp_path):
-    with pytest.raises(FileNotFoundError, match="holds no weights: expected one of model.safe"):
+    with pytest.raises(FileNotFoundError, match="holds no weights: expected one of model"):
         dinov2_of(tmp_path)
 
 
