@@ -16,7 +16,7 @@ from mmengine.visualization import Visualizer
 import vfm_ss  # noqa: F401  registers the modules
 from vfm_ss.protocol.records import Record
 from vfm_ss.protocol.settings import SETTINGS, config_name
-from vfm_ss.protocol.vfms import VFMS
+from vfm_ss.protocol.vfms import FAMILIES, VFMS
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # A suite that a script starts in the background; the commands that tests interrupt inherit it.
@@ -65,7 +65,7 @@ def make_record():
 def write_grid():
     """Write synthetic records for every VFM, setting and seed given below a folder."""
 
-    def write(root, vfms=tuple(VFMS), settings=tuple(SETTINGS), seeds=3, spread=0.3):
+    def write(root, vfms=FAMILIES["paper"], settings=tuple(SETTINGS), seeds=3, spread=0.3):
         rng = random.Random(0)
         for k, setting in enumerate(settings):
             for i, vfm in enumerate(vfms):

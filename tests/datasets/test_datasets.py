@@ -13,6 +13,7 @@ from mmseg.registry import DATASETS
 from PIL import Image
 
 from vfm_ss.datasets.label_ids import CITYSCAPES_TRAIN_IDS
+from vfm_ss.image_size import fill_image_size
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "_base_" / "datasets"
 SIZE = (40, 60)
@@ -133,7 +134,9 @@ def published(tmp_path_factory):
 
 def build(name, split, root, **changes):
     cfg = Config.fromfile(CONFIGS / f"{name}.py")[f"{split}_dataloader"].dataset
-    return DATASETS.build({**cfg, "data_root": str(root), **changes})
+    dataset = DATASETS.build({**cfg, "data_root": str(root), **changes})
+    fill_image_size(dataset, (1024, 1024) if "cityscapes" in name else (512, 512))
+    return dataset
 
 
 COUNTS = {

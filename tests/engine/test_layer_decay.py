@@ -51,7 +51,11 @@ def timms(name, **kwargs):
 
 
 CASES = [
-    *((dict(type=VFMS[key].name), VFMS[key].base) for key in VFMS),
+    *(
+        (dict(type=vfm.name, arch=arch), vfm.timm_name(arch))
+        for vfm in VFMS.values()
+        for arch in ["base" if vfm.base else "large"]
+    ),
     *(
         (dict(type="TimmViT", model_name=name), name)
         for name in (

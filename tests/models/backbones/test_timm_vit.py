@@ -147,7 +147,7 @@ def test_trainable_parameters_with_dinov2_are_the_papers(config, trainable):
         (lambda: tiny(out_indices=()), "ascending"),
         (lambda: tiny(model_name="vit_tiny_patch61"), "cannot build 'vit_tiny_patch61'"),
         (lambda: tiny(model_name="resnet18"), "cannot build 'resnet18' as a ViT"),
-        (lambda: vfm("mae", arch="huge"), "arch must be 'base' or 'large', got 'huge'"),
+        (lambda: vfm("mae", arch="huge"), "arch of MAE must be 'base' or 'large', got 'huge'"),
         (lambda: vfm("sam", img_size=400), "must be a multiple of 512: 512, 1024, 1536"),
         (lambda: vfm("sam", img_size=400, patch_size=8), "multiple of 256: 256, 512, 768"),
         (lambda: tiny()(torch.zeros(1, 3, 64, 80)), r"got an image of \(64, 80\) pixels"),
