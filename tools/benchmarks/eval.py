@@ -29,7 +29,6 @@ from mmseg.evaluation import IoUMetric
 from mmseg.registry import MODELS
 
 import vfm_ss  # noqa: F401
-from vfm_ss.engine.memory import keep_freed_memory
 from vfm_ss.evaluation import MeanIoUMetric
 
 CASES = {"512x683, 150 classes": (512, 683, 150), "1024x2048, 19 classes": (1024, 2048, 19)}
@@ -128,7 +127,6 @@ def main() -> None:
     args = parse_args()
     if args.threads:
         torch.set_num_threads(args.threads)
-    keep_freed_memory()  # for both sides: they share this process
     init_default_scope("mmseg")
     MMLogger.get_current_instance().setLevel("ERROR")  # not the tables of classes
     device = "cuda" if torch.cuda.is_available() else "cpu"

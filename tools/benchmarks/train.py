@@ -8,10 +8,10 @@
 
 `ours` is the config as it trains. `plain` has micro-batches of one image, mmseg's own loss of all
 logits at full size (with its training accuracy), mmseg's data preprocessor, one parameter group for
-each parameter, torch's loop over parameters in the optimiser, timm's own attention, and glibc's
-default memory. `probe` is ours with a frozen encoder, `mask2former` ours with that head. Each side
-is a process of its own, so that its peak memory is its own; one step at a time runs. Weights and
-images are random: no result is about a VFM.
+each parameter, torch's loop over parameters in the optimiser, and timm's own attention. `probe` is
+ours with a frozen encoder, `mask2former` ours with that head. Each side is a process of its own, so
+that its peak memory is its own; one step at a time runs. Weights and images are random: no result
+is about a VFM.
 
 Shares of the peak are of what this machine does in a matrix product of the same precision and in a
 copy, measured first. `--images N` times steps of N images; the projected step of 16 adds up 16/N

@@ -25,7 +25,6 @@ from torch.utils.flop_counter import FlopCounterMode
 import vfm_ss  # noqa: F401
 from vfm_ss.compat.runner import set_accumulation
 from vfm_ss.engine.auto_micro_batch import CPU_PIXELS, Trial, largest_that_fits
-from vfm_ss.engine.memory import keep_freed_memory
 from vfm_ss.engine.optim_wrapper import precision_of
 from vfm_ss.models.backbones import sam
 from vfm_ss.models.decode_heads import LinearHead
@@ -45,13 +44,11 @@ class Step:
         self.cuda = torch.cuda.is_available()
         self.device = torch.device("cuda" if self.cuda else "cpu")
         self.plain, self.images = side == "plain", args.images
-        if not self.plain and getattr(args, "keep_memory", True):
-            keep_freed_memory()
         init_default_scope("mmseg")
         MMLogger.get_instance("mmengine", log_level="ERROR")  # not a line for each parameter
         torch.manual_seed(0)
         self.base_bytes = 0 if self.cuda else _status("VmRSS")
-        cfg = args.config if isinstance(args.config, Config) else Config.fromfile(args.config)
+        cfg = Config.fromfile(args.config)
         cfg.model.backbone.pretrained = False
         if side == "probe":
             cfg.model.backbone.frozen = True

@@ -13,7 +13,6 @@ from vfm_ss.models.precision import resolve_precision
 from vfm_ss.run_lock import hold_run
 
 from .batching import EFFECTIVE_BATCH, per_rank_batch
-from .memory import keep_freed_memory
 
 
 def train(
@@ -212,9 +211,7 @@ def _leave_processes() -> None:
 
 def _use_device_well(cfg: Config) -> None:
     """Set what costs nothing and changes no result beyond rounding."""
-    if get_device() == "cpu":
-        keep_freed_memory()
-    else:
+    if get_device() != "cpu":
         for name in ("train_dataloader", "val_dataloader", "test_dataloader"):
             if cfg.get(name) is not None:
                 cfg[name].setdefault("pin_memory", True)
