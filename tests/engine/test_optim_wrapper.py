@@ -83,39 +83,3 @@ def test_bf16_warns_on_a_cpu_without_its_instructions(
     assert "6 instead of 55 GFLOP/s a core" in text
     assert "leave out --amp or set optim_wrapper.precision=fp32" in text
     assert "\n" not in text
-
-
-@pytest.mark.parametrize("parts", [1, 2])
-def test_a_parameter_that_a_step_does_not_reach_is_left_alone_as_by_mmengine(parts):
-    """Step by step another part of the model is used; decay and momentum show who was touched."""
-
-    def train(kind):
-        torch.manual_seed(0)
-        model = torch.nn.ModuleList(torch.nn.Linear(3, 3) for _ in range(3)).double()
-        optimizer = torch.optim.AdamW(model.parameters(), lr=0.1, weight_decay=0.5)
-        wrapper = OPTIM_WRAPPERS.build(
-            dict(type=kind, accumulative_counts=parts), default_args=dict(optimizer=optimizer)
-        )
-        for used in ([0], [0, 1], [1], [0, 1], [0]):
-            for part in range(parts):
-                x = torch.full((2, 3), 1.0 + part, dtype=torch.double)
-                wrapper.update_params(sum(model[i](x).square().mean() for i in used))
-        return model.state_dict(), optimizer.state_dict()["state"]
-
-    ours, theirs = train("MixedPrecisionOptimWrapper"), train("OptimWrapper")
-    assert ours[1].keys() == theirs[1].keys()
-    assert len(ours[1]) == 4, "the third layer is never reached"
-    torch.testing.assert_close(ours, theirs, rtol=0, atol=0)
-
-
-@pytest.mark.skipif(torch.cuda.is_available(), reason="on a CPU")
-def test_gradients_keep_their_memory():
-    model = torch.nn.Linear(3, 3)
-    wrapper = OPTIM_WRAPPERS.build(
-        dict(type="MixedPrecisionOptimWrapper"),
-        default_args=dict(optimizer=torch.optim.SGD(model.parameters(), lr=0.1)),
-    )
-    before = [p.grad.data_ptr() for p in model.parameters()]
-    for _ in range(2):
-        wrapper.update_params(model(torch.ones(1, 3)).sum())
-        assert [p.grad.data_ptr() for p in model.parameters()] == before

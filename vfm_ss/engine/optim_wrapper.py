@@ -1,5 +1,4 @@
 import logging
-from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -16,41 +15,7 @@ _CPUINFO = Path("/proc/cpuinfo")
 _BF16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}
 
 
-class _OptimWrapper(OptimWrapper):
-    """mmengine's wrapper; on a CPU, gradients have their memory from the start and keep it.
-
-    What a backward pass takes and does not free lies between activations, and cuts up the room of
-    the next step's. A parameter that a step does not reach has no gradient in it, as ever.
-    """
-
-    def __init__(self, *args, **kwargs):
-        super().__init__(*args, **kwargs)
-        self._keeps = get_device() == "cpu"
-        self._reached: set[torch.Tensor] = set()
-        if self._keeps:
-            for parameter in self._trained():
-                parameter.grad = torch.zeros_like(parameter)
-                parameter.register_post_accumulate_grad_hook(self._reached.add)
-
-    def step(self, **kwargs) -> None:
-        """Update the parameters that have been reached; see torch's optimisers."""
-        if self._keeps:
-            for parameter in self._trained():
-                if parameter not in self._reached:
-                    parameter.grad = None
-        super().step(**kwargs)
-
-    def zero_grad(self, **kwargs) -> None:
-        """Clear the gradients; see torch's optimisers."""
-        self._reached.clear()
-        super().zero_grad(**{"set_to_none": not self._keeps, **kwargs})
-
-    def _trained(self) -> Iterator[torch.nn.Parameter]:
-        for group in self.param_groups:
-            yield from (p for p in group["params"] if p.requires_grad)
-
-
-class _Bf16OptimWrapper(_OptimWrapper):
+class _Bf16OptimWrapper(OptimWrapper):
     """Autocast to bfloat16, which needs no loss scaling, on any device."""
 
     cast_dtype = torch.bfloat16
@@ -77,7 +42,7 @@ def MixedPrecisionOptimWrapper(precision: str = "auto", **kwargs) -> OptimWrappe
     on_cpu = get_device() == "cpu"
     precision = resolve_precision(precision, get_device())
     if precision == "fp32":
-        return _OptimWrapper(**kwargs)
+        return OptimWrapper(**kwargs)
     if precision == "bf16":
         if on_cpu and _lacks_bf16():
             print_log(
