@@ -13,27 +13,27 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
-from packaging.version import Version
+from .bounds import bounds, fits, requirement
 
-# module: (distributions that provide it, lowest version, first version that is too new)
-_NEEDED = {
-    "torch": (("torch",), "2.4", "3"),
-    "timm": (("timm",), "1.0.31", "2"),
-    "mmengine": (("onedl-mmengine", "mmengine", "mmengine-lite"), "0.10.3", "1"),
-    "mmcv": (("onedl-mmcv", "mmcv", "mmcv-lite"), "2.0.0", "3"),
-    "mmseg": (("onedl-mmsegmentation", "mmsegmentation"), "1.2.0", "2"),
+# module: distributions that provide it
+_PROVIDERS = {
+    "torch": ("torch",),
+    "timm": ("timm",),
+    "mmengine": ("onedl-mmengine", "mmengine", "mmengine-lite"),
+    "mmcv": ("onedl-mmcv", "mmcv", "mmcv-lite"),
+    "mmseg": ("onedl-mmsegmentation", "mmsegmentation"),
 }
 _OPENMMLAB = ("mmengine", "mmcv", "mmseg")
-# What OpenMMLab's releases import without requiring it. distribution: {module: requirement}
+# What OpenMMLab's releases import without requiring it. distribution: {module: distribution}
 _UNSTATED = {
-    "mmengine": {"pkg_resources": "setuptools<81"},  # setuptools 81 dropped it
+    "mmengine": {"pkg_resources": "setuptools"},  # setuptools 81 dropped it
     "mmsegmentation": {"ftfy": "ftfy", "regex": "regex"},
 }
 
 
 def installed(module: str) -> tuple[str, str] | None:
     """Return the distribution that provides ``module`` and its version, or None."""
-    for name in _NEEDED[module][0]:
+    for name in _PROVIDERS[module]:
         try:
             return name, metadata.version(name)
         except metadata.PackageNotFoundError:
@@ -56,23 +56,21 @@ def problems() -> Iterator[str]:
 
     Each is a line that says what is installed, what is needed, and the command that fixes it.
     """
-    for module, (names, lowest, too_new) in _NEEDED.items():
+    for module, names in _PROVIDERS.items():
         found = installed(module)
-        if found and Version(lowest) <= Version(found[1]) < Version(too_new):
+        if found and fits(*found):
             continue
-        have = f"{found[0]} {found[1]} is installed" if found else f"{module} is not installed"
-        fix = (
-            "pip install 'vfm_ss[mminstall]'"
-            if module in _OPENMMLAB and not (found and found[0] == module)
-            else f"pip install '{found[0] if found else names[0]}>={lowest},<{too_new}'"
-        )
-        yield f"vfm_ss needs {names[0]} >={lowest},<{too_new}, but {have}; fix it with: {fix}"
+        name = found[0] if found else names[0]
+        have = f"{name} {found[1]} is installed" if found else f"{module} is not installed"
+        by_extra = module in _OPENMMLAB and name.startswith("onedl-")
+        fix = "vfm_ss[mminstall]" if by_extra else requirement(name)
+        yield f"vfm_ss needs {name} {bounds(name)}, but {have}; fix it with: pip install '{fix}'"
     for name, version in filter(None, map(installed, _OPENMMLAB)):
-        for missing, requirement in _UNSTATED.get(name, {}).items():
+        for missing, distribution in _UNSTATED.get(name, {}).items():
             if importlib.util.find_spec(missing) is None:
                 yield (
                     f"{name} {version} imports {missing}, which is not installed; fix it with: "
-                    f"pip install '{requirement}'"
+                    f"pip install '{requirement(distribution)}'"
                 )
 
 
