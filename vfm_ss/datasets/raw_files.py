@@ -8,10 +8,12 @@ from typing import ClassVar
 import mmengine.fileio as fileio
 from mmengine.logging import print_log
 
+from vfm_ss.compat.mmseg_datasets import OpenDatasetMixin
+
 from .probe import probe
 
 
-class RawFilesMixin:
+class RawFilesMixin(OpenDatasetMixin):
     """What the datasets add to mmseg's: archives, checked pairs, raw labels.
 
     Comes before a mmseg dataset in the bases. `data_root` is a folder, an archive or a URL.
@@ -66,7 +68,8 @@ class RawFilesMixin:
             **kwargs,
         )
 
-    def _join_prefix(self) -> None:
+    def join_prefix(self) -> None:
+        """Find the folders and lists below `data_root`, or in the archives that publish them."""
         self.ann_file = self._locate(self.ann_file) if self.ann_file else ""
         self.data_prefix = {
             key: None if prefix is None else self._locate(prefix)
@@ -88,14 +91,14 @@ class RawFilesMixin:
 
     def full_init(self) -> None:
         """List the files, and refuse labels that cannot be right before training starts on them."""
-        if self._fully_initialized:
+        if self.is_listed:
             return
         super().full_init()
         if not self.probe:
             return
         probe(self)
         published = self.published
-        if self._indices is None and published not in (None, len(self)):
+        if not self.is_subset and published not in (None, len(self)):
             self.notes.append(
                 f"{self.data_root} has {len(self)} samples of the published {published}: results "
                 "will not be those of the benchmark; tools/check_data.py says what is there"
@@ -238,7 +241,7 @@ class RawFilesMixin:
         return dict(
             label_map=self._label_map(),
             reduce_zero_label=self.reduce_zero_label,
-            num_classes=len(self._metainfo.get("classes") or ()) or None,
+            num_classes=len(self.metainfo.get("classes") or ()) or None,
         )
 
     def _label_map(self) -> dict[int, int] | None:

@@ -8,7 +8,8 @@ import torch
 from mmengine.structures import PixelData
 from mmseg.structures import SegDataSample
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
+
+from vfm_ss.compat.torch_modules import is_batch_norm
 
 _CELLS = 16  # side of the logits and labels
 _TOLERANCE = 1e-3  # of a gradient; float32 rounding is a thousand times smaller
@@ -89,7 +90,7 @@ def _batch_norms(model: nn.Module) -> list[str]:
     """Return the layers that normalise by the statistics of a micro-batch in training."""
     was_training = model.training
     model.train()  # some modules keep parts of theirs in evaluation
-    names = [n for n, m in model.named_modules() if isinstance(m, _BatchNorm) and m.training]
+    names = [n for n, m in model.named_modules() if is_batch_norm(m) and m.training]
     model.train(was_training)
     return names
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import mmengine.fileio as fileio
 from mmengine.dist import barrier, broadcast_object_list, is_main_process
 from mmengine.hooks import Hook
+from mmengine.visualization import Visualizer
 from mmseg.engine.hooks import SegVisualizationHook
 from mmseg.registry import HOOKS
 
@@ -72,6 +73,8 @@ class PaintPredictionsHook(SegVisualizationHook):
 
     def __init__(self, backend_args: dict | None = None, **kwargs) -> None:
         super().__init__(backend_args=backend_args or {"backend": "archive"}, **kwargs)
+        self.visualizer = Visualizer.get_current_instance()
+        self.painted = 0
 
     def after_val_iter(self, runner, batch_idx: int, data_batch: dict, outputs: Sequence) -> None:
         """Paint the first image of every ``interval``-th batch."""
@@ -84,14 +87,14 @@ class PaintPredictionsHook(SegVisualizationHook):
         if not self.draw:
             return
         for sample in outputs:
-            self._test_index += 1
-            self._paint(runner.test_dataloader.dataset, "test", sample, self._test_index)
+            self.painted += 1
+            self._paint(runner.test_dataloader.dataset, "test", sample, self.painted)
 
     def _paint(self, dataset, split: str, sample, step: int) -> None:
         path = sample.img_path
         bit_depth = getattr(parts(dataset)[0], "bit_depth", 8)
         image = decode_image(fileio.get(path, self.backend_args), path, bit_depth=bit_depth)
-        self._visualizer.add_datasample(
+        self.visualizer.add_datasample(
             f"{split}_{osp.basename(path)}",
             image[..., ::-1],
             data_sample=sample,
