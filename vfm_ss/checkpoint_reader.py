@@ -19,7 +19,7 @@ from typing import Any, BinaryIO
 import torch
 from safetensors.torch import load_file
 
-from vfm_ss.compat.log_history import SAFE_GLOBALS, SAFE_NAMES
+from vfm_ss.compat.safe_globals import SAFE_GLOBALS, SAFE_NAMES
 from vfm_ss.files import damaged, refused
 from vfm_ss.pickle_scan import Scan, scan
 

@@ -1,5 +1,7 @@
 """Checkpoints of transformers and of training code, against transformers' own networks."""
 
+import argparse
+
 import pytest
 import timm
 import torch
@@ -315,3 +317,15 @@ def test_the_backbone_of_a_trained_model_is_read(tmp_path):
     )
     for name, value in model.backbone.state_dict().items():
         assert torch.equal(again.state_dict()[name], value), name
+
+
+def test_the_arguments_of_a_training_script_are_no_obstacle(tmp_path):
+    """timm's, DeiT's and MAE's scripts save their parsed command line with the weights."""
+    weights = plain()
+    arguments = argparse.Namespace(lr=1e-3, model="vit_tiny_patch16_224", clip_grad=None)
+    torch.save({"model": weights, "args": arguments, "epoch": 3}, tmp_path / "tuned.pth")
+    backbone = MODELS.build(
+        dict(type="TimmViT", model_name="vit_tiny_patch16_224", depth=1, img_size=32,
+             pretrained=tmp_path / "tuned.pth")
+    )  # fmt: skip
+    assert torch.equal(backbone.vit.pos_embed, weights["pos_embed"])

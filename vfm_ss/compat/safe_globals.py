@@ -1,10 +1,12 @@
-"""What mmengine's checkpoints hold beside tensors and plain Python: its log history.
+"""What checkpoints hold beside tensors and plain Python: mmengine's log history, parsed arguments.
 
-PyTorch's weights-only reader does not know these classes. Checked with mmengine 0.10.7 and
-onedl-mmengine 0.10.12, numpy 1.26 to 2.4, torch 2.4 to 2.12. The private names are numpy's, by
-which every pickled array and number is made; ``numpy.core`` was renamed in numpy 2.
+PyTorch's weights-only reader does not know these classes. Making one of them runs no code. Checked
+with mmengine 0.10.7 and onedl-mmengine 0.10.12, numpy 1.26 to 2.4, torch 2.4 to 2.12. The private
+names are numpy's, by which every pickled array and number is made; ``numpy.core`` was renamed in
+numpy 2.
 """
 
+import argparse
 import pickle
 
 import numpy as np
@@ -23,6 +25,7 @@ def _statistic(owner: type, name: str):
 SAFE_GLOBALS = [
     HistoryBuffer,
     (_statistic, "builtins.getattr"),
+    argparse.Namespace,  # ``args`` of timm's, DeiT's and MAE's training scripts
     np.ndarray,
     np.dtype,
     *(type(np.dtype(kind)) for kind in ("float64", "float32", "int64")),
