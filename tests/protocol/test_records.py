@@ -176,3 +176,52 @@ def test_unknown_fields_are_ignored(tmp_path):
     path = tmp_path / "record.json"
     path.write_text(json.dumps(asdict(make()) | {"note": "x"}))
     assert read_record(path) == make()
+
+
+def test_a_further_evaluation_is_a_record_of_its_own(tmp_path):
+    found = {
+        "night": {
+            "miou": 20.5,
+            "iou": {"wall": 30.0, "sky": None},
+            "history": [[50, 21], [100, 20.5]],
+        },
+        "fog": {"miou": None},
+    }
+    write_record(tmp_path / "record.json", make(evaluations=found))
+    record = read_record(tmp_path / "record.json")
+    night = record.on("night")
+    assert (night.train_dataset, night.eval_dataset) == ("ade20k", "night")
+    assert night.setting == "b16_linear_ade20k2night"
+    assert (night.miou, night.iou["wall"], night.history) == (20.5, 30.0, [[50, 21], [100, 20.5]])
+    # The best model is the one that is best on the run's own data set: step 50, as in `make`.
+    assert night.best_miou == 21
+    assert (night.vfm, night.train_seconds, night.evaluations) == ("dinov2", 12.5, None)
+    assert (record.on("fog").miou, record.on("fog").best_miou) == (None, None)
+    assert (record.miou, record.eval_dataset) == (47.25, "ade20k")
+
+
+def test_a_record_without_further_evaluations_is_read(tmp_path):
+    data = asdict(make())
+    del data["evaluations"]
+    (tmp_path / "record.json").write_text(json.dumps(data))
+    assert read_record(tmp_path / "record.json").evaluations is None
+
+
+@pytest.mark.parametrize(
+    "evaluations",
+    [
+        {"night": {"miou": 101}},
+        {"night": 3},
+        {"": {}},
+        {"n": {"iou": [1]}},
+        {"n": {"history": [3]}},
+    ],
+)
+def test_evaluations_outside_the_schema_are_refused(evaluations):
+    with pytest.raises(ValueError, match="field 'evaluations' is"):
+        make(evaluations=evaluations)
+
+
+def test_an_evaluation_on_the_runs_own_data_set_again_is_refused():
+    with pytest.raises(ValueError, match="'evaluations' holds 'ade20k' again"):
+        make(evaluations={"ade20k": {"miou": 3}})

@@ -162,3 +162,31 @@ def test_duplicates_keep_the_first_and_are_named():
     assert skipped[0].reason.startswith(
         "duplicate of first: mae under default with seed 0 again (mIoU 43.00, used: 40.00)"
     )
+
+
+def test_every_evaluation_of_a_run_is_a_run_of_its_setting(tmp_path, make_record):
+    steps = 20_000
+    found = {
+        "bdd100k": {"miou": 30.0, "history": [[100, 33.0], [steps, 30.0]]},
+        "acdc": {"miou": None},
+    }
+    path = put(
+        tmp_path / "a",
+        make_record(
+            setting="gta2cityscapes",
+            miou=40.0,
+            best_miou=45.0,
+            history=[[100, 45.0], [steps, 40.0]],
+            evaluations=found,
+        ),
+    )
+    runs, skipped = collect([tmp_path])
+    assert [(r.setting, r.miou, r.path) for r in runs] == [
+        ("gta2cityscapes", 40.0, str(path)),
+        ("b16_linear_gta2bdd100k", 30.0, str(path)),
+    ]
+    assert reasons(skipped) == {
+        str(path): "evaluation on acdc: finished without a score: its last mIoU is null"
+    }
+    assert [run.miou for run in collect([tmp_path], "best")[0]] == [45.0, 33.0]
+    assert drop_duplicates(runs) == (runs, [])

@@ -7,7 +7,7 @@ import json
 import math
 import os
 import stat
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 
 from vfm_ss.files import write_atomically
@@ -57,6 +57,8 @@ class Record:
         stopped_early: Whether a finished run was ended on purpose before ``max_steps``, at
             ``step``; None where it is not finished, or its version did not say.
         remarks: What else a reader of the scores has to know, in lines.
+        evaluations: Scores on further data sets of the same model, ``{data set: {'miou', 'iou',
+            'history'}}`` as above; None where there are none. See `Record.on`.
         schema: Version of this schema.
     """
 
@@ -90,6 +92,7 @@ class Record:
     commit: str | None = None
     stopped_early: bool | None = None
     remarks: list[str] = field(default_factory=list)
+    evaluations: dict[str, dict] | None = None
     schema: int = SCHEMA
 
     def __post_init__(self):
@@ -104,8 +107,33 @@ class Record:
                 continue
             if not accepts(value):
                 raise ValueError(f"field {name!r} is {_short(value)}, expected {expected}")
+        if self.eval_dataset in (self.evaluations or ()):
+            raise ValueError(
+                f"field 'evaluations' holds {self.eval_dataset!r} again, which is 'eval_dataset'"
+            )
         if self.step is not None and self.max_steps is not None and self.step > self.max_steps:
             raise ValueError(f"field 'step' is {self.step}, more than 'max_steps' {self.max_steps}")
+
+    def on(self, eval_dataset: str) -> "Record":
+        """Return what the record says of a further evaluation, as a record of its own.
+
+        ``best_miou`` is its score at the step that is best on the run's own data set: that model
+        has a checkpoint, and no score on the further data set has chosen it.
+
+        Args:
+            eval_dataset: A key of ``evaluations``.
+        """
+        found = self.evaluations[eval_dataset]
+        best_step = next((step for step, miou in self.history if miou == self.best_miou), None)
+        return replace(
+            self,
+            eval_dataset=eval_dataset,
+            miou=found.get("miou"),
+            iou=found.get("iou"),
+            history=found.get("history") or [],
+            best_miou=dict(found.get("history") or []).get(best_step),
+            evaluations=None,
+        )
 
     @property
     def setting(self) -> str:
@@ -248,6 +276,17 @@ def _is_remarks(value) -> bool:
     )
 
 
+def _is_evaluations(value) -> bool:
+    return isinstance(value, dict) and all(
+        _is_name(name)
+        and isinstance(found, dict)
+        and (found.get("miou") is None or _is_percent(found["miou"]))
+        and (found.get("iou") is None or _is_ious(found["iou"]))
+        and (found.get("history") is None or _is_history(found["history"]))
+        for name, found in value.items()
+    )
+
+
 _NAME = (_is_name, "a non-empty printable string")
 _COUNT = (_is_int, "an integer of 64 bits, 0 or more, or null")
 _POSITIVE = (lambda v: _is_int(v, 1), "an integer of 64 bits, 1 or more, or null")
@@ -257,7 +296,7 @@ _SECONDS = (lambda v: _is_number(v) and v > 0, "a number above 0 or null")
 _REQUIRED = ("schema", "name", "vfm", "decoder", "train_dataset", "eval_dataset", "status")
 _REQUIRED += ("history", "remarks")
 # Fields that the first records of this schema lack; its first readers ignore them.
-_LATER = ("stopped_early", "remarks")
+_LATER = ("stopped_early", "remarks", "evaluations")
 _CHECKS = {
     "schema": (lambda v: type(v) is int and v == SCHEMA, f"{SCHEMA}"),
     "name": _NAME,
@@ -290,4 +329,9 @@ _CHECKS = {
     "commit": _NAME,
     "stopped_early": (lambda v: type(v) is bool, "true, false or null"),
     "remarks": (_is_remarks, "a list of printable strings"),
+    "evaluations": (
+        _is_evaluations,
+        "an object {data set: {miou: percent or null, iou: {class: percent or null} or null, "
+        "history: list of [step, percent or null]}} or null",
+    ),
 }

@@ -41,8 +41,9 @@ class Skipped:
 def collect(paths: Iterable[str | Path], metric: str = "last") -> tuple[list[Run], list[Skipped]]:
     """Read every run below ``paths``.
 
-    A run is a ``record.json``, or a work dir of plain mmengine without one. Folders are walked
-    through symbolic links, each once.
+    A run is a ``record.json``, or a work dir of plain mmengine without one. Each further
+    evaluation of a record is a run of its own. Folders are walked through symbolic links, each
+    once.
 
     Args:
         paths: Work dirs, folders of work dirs, or ``record.json`` files.
@@ -54,9 +55,16 @@ def collect(paths: Iterable[str | Path], metric: str = "last") -> tuple[list[Run
     runs, skipped = [], []
     for path, read in _candidates([Path(p) for p in paths], skipped):
         try:
-            runs.append(_run(read(path), path, metric))
+            record = read(path)
+            runs.append(_run(record, path, metric))
         except ValueError as error:
             skipped.append(Skipped(str(path), str(error).removeprefix(f"{path}: ")))
+            continue
+        for name in record.evaluations or ():
+            try:
+                runs.append(_run(record.on(name), path, metric))
+            except ValueError as error:
+                skipped.append(Skipped(str(path), f"evaluation on {name}: {error}"))
     return runs, skipped
 
 

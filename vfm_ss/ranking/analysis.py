@@ -10,6 +10,7 @@ from vfm_ss.protocol.runs import Run, Skipped
 from vfm_ss.protocol.settings import SETTINGS
 from vfm_ss.ranking.agreement import Agreement, agreement, find_baseline, rank_shift, ranks, scores
 from vfm_ss.ranking.cost import costs
+from vfm_ss.ranking.factors import in_domain, setting_factors, shared_trainings
 from vfm_ss.ranking.prediction import predict_target
 from vfm_ss.ranking.uncertainty import Noise, noise, order_certainty, tau_interval
 
@@ -48,7 +49,8 @@ class Analysis:
         means: Mean scores, VFMs in rows (best under the baseline first), settings in columns.
         models: Per setting, a table by rank: ``vfm``, ``miou_mean``, ``miou_std``, ``seeds``,
             ``rank``, ``baseline_rank``, ``shift``; gaps are None.
-        comparisons: Every setting against the baseline, then the paper's further comparisons.
+        comparisons: Every setting against the baseline, then shifted ones against those without
+            the shift.
         taus: tau between all settings.
         costs: See `cost.costs`.
         certainty: Per setting, how sure the order of every pair is; see `order_certainty`.
@@ -118,25 +120,26 @@ def analyse(
     means = cells["mean"].unstack("setting")[settings]
     means = means.sort_values([baseline, *settings], ascending=False, kind="stable")
     scatter = {name: noise(cells.loc[name]) for name in settings}
+    known = setting_factors(cells)
     pairs = [(name, baseline) for name in settings]
-    for name in settings:
-        further = SETTINGS[name].paper_tau if name in SETTINGS else {}
-        pairs += [(name, other) for other in further if other in settings and other != baseline]
-    price = costs(cells, baseline)
+    pairs += [(name, other) for name in settings for other in in_domain(name, known)]
+    price, trainings = costs(cells, baseline), shared_trainings(cells)
     return Analysis(
         baseline=baseline,
         metric=metric,
         cells=cells,
         means=means,
         models={name: _models(cells, name, baseline) for name in settings},
-        comparisons=[_compare(means, scatter, *pair) for pair in pairs if len(set(pair)) == 2],
+        comparisons=[_compare(means, scatter, *p) for p in dict.fromkeys(pairs) if len({*p}) == 2],
         taus=pd.DataFrame(
             {a: {b: agreement(*_columns(means, a, b)).tau for b in settings} for a in settings},
             dtype=float,
         ),
         costs=price,
         certainty={name: order_certainty(scatter[name]) for name in settings},
-        predictions={name: predict_target(means, price["time_ratio"], name) for name in settings},
+        predictions={
+            name: predict_target(means, price["time_ratio"], name, trainings) for name in settings
+        },
         outside={
             score: {
                 s: agreement(means[s].dropna(), pd.Series(values, dtype=float)) for s in settings

@@ -12,7 +12,9 @@ _ALL_SUBSETS = 8  # with more candidates than this, only subsets of up to _FEW a
 _FEW = 3
 
 
-def predict_target(means: pd.DataFrame, cost: pd.Series, target: str) -> pd.DataFrame:
+def predict_target(
+    means: pd.DataFrame, cost: pd.Series, target: str, trainings: dict[str, str] | None = None
+) -> pd.DataFrame:
     """Try every subset of the other settings as a predictor of the ranking under ``target``.
 
     A subset predicts by the mean of its settings' standardised scores. All subsets are judged on
@@ -23,6 +25,8 @@ def predict_target(means: pd.DataFrame, cost: pd.Series, target: str) -> pd.Data
         means: Mean scores, VFMs in rows and settings in columns, NaN for gaps.
         cost: Training time of every setting relative to the baseline, None where not known.
         target: The setting whose ranking is to be predicted.
+        trainings: For every setting the first one of the same trainings, which are paid once; see
+            `factors.shared_trainings`. Without it each setting was trained for itself.
 
     Returns:
         One row per subset, by cost: ``settings`` (tuple), ``cost`` (sum; NaN if not known),
@@ -42,7 +46,7 @@ def predict_target(means: pd.DataFrame, cost: pd.Series, target: str) -> pd.Data
     table = pd.DataFrame(
         {
             "settings": subsets,
-            "cost": [float(sum(_price(cost, name) for name in subset)) for subset in subsets],
+            "cost": [_price(cost, subset, trainings or {}) for subset in subsets],
             "tau": tau_b(predicted, means.loc[common.index, [target]].to_numpy().T).round(12),
             "n": len(common),
         }
@@ -53,6 +57,11 @@ def predict_target(means: pd.DataFrame, cost: pd.Series, target: str) -> pd.Data
     return table.reset_index(drop=True)
 
 
-def _price(cost: pd.Series, setting: str) -> float:
-    price = cost.get(setting)
-    return float("nan") if price is None else price
+def _price(cost: pd.Series, subset: tuple[str, ...], trainings: dict[str, str]) -> float:
+    prices: dict[str, float] = {}
+    for setting in subset:
+        price = cost.get(setting)
+        price = float("nan") if price is None else price
+        training = trainings.get(setting, setting)
+        prices[training] = max(price, prices.get(training, price))
+    return float(sum(prices.values()))
