@@ -4,7 +4,9 @@ Standard library only.
 """
 
 import contextlib
+import hashlib
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 _MARK = ".partial"
@@ -56,6 +58,28 @@ def remove_partial_files(folder: str | Path) -> list[str]:
     for path in found:
         path.unlink(missing_ok=True)
     return [path.name for path in found]
+
+
+def sha256(paths: Sequence[Path]) -> str:
+    """Return the SHA-256 checksum of a file; of several, that of their names and checksums.
+
+    Args:
+        paths: The files, at least one; their order does not matter.
+
+    Raises:
+        OSError: If one cannot be read.
+    """
+    found = {}
+    for path in paths:
+        digest = hashlib.sha256()
+        with open(path, "rb") as file:
+            while part := file.read(2**20):
+                digest.update(part)
+        found[path.name] = digest.hexdigest()
+    if len(found) == 1:
+        return next(iter(found.values()))
+    text = "".join(f"{name} {found[name]}\n" for name in sorted(found))
+    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
 
 
 def refused(path: str | Path, found: str) -> str:

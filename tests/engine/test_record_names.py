@@ -8,7 +8,7 @@ from mmengine.config import Config
 from mmseg.registry import DATASETS, MODELS
 
 from vfm_ss.datasets import RawADE20KDataset, RawCityscapesDataset
-from vfm_ss.engine.hooks.record_hook import _dataset_name, _describe
+from vfm_ss.engine.run_facts import dataset_name, describe_setting
 from vfm_ss.models.decode_heads import LinearHead
 from vfm_ss.protocol.settings import SETTINGS, config_name
 
@@ -35,7 +35,7 @@ def test_the_leaves_are_recorded_as_their_setting(name):
         train_dataloader=loader(DATASETS.get(cfg.train_dataloader.dataset.type)),
         val_dataloader=loader(DATASETS.get(cfg.val_dataloader.dataset.type)),
     )
-    found = _describe(model, runner)
+    found = describe_setting(model, runner)
     assert found["decoder"] == setting.decoder
     assert found["train_dataset"] == setting.data.train
     assert found["eval_dataset"] == setting.data.eval
@@ -53,7 +53,7 @@ def test_a_projects_own_classes_go_by_their_names():
         train_dataloader=loader(FieldsDataset),
         val_dataloader=loader(type("MyADE", (RawADE20KDataset,), {})),
     )
-    found = _describe(SimpleNamespace(backbone=backbone, decode_head=bare(MyHead)), runner)
+    found = describe_setting(SimpleNamespace(backbone=backbone, decode_head=bare(MyHead)), runner)
     assert (found["vfm"], found["decoder"]) == ("simplenamespace", "myhead")
     assert (found["train_dataset"], found["eval_dataset"]) == ("fields", "ade20k")
 
@@ -61,8 +61,8 @@ def test_a_projects_own_classes_go_by_their_names():
 def test_wrapped_datasets_go_by_what_they_wrap():
     parts = [bare(RawCityscapesDataset), bare(RawADE20KDataset), bare(RawCityscapesDataset)]
     joined = SimpleNamespace(datasets=parts)
-    assert _dataset_name(SimpleNamespace(dataset=parts[1])) == "ade20k"
-    assert _dataset_name(SimpleNamespace(dataset=joined)) == "cityscapes+ade20k"
+    assert dataset_name(SimpleNamespace(dataset=parts[1])) == "ade20k"
+    assert dataset_name(SimpleNamespace(dataset=joined)) == "cityscapes+ade20k"
     # mmseg derives night and fog from Cityscapes, which they are not.
-    assert _dataset_name(bare(DATASETS.get("DarkZurichDataset"))) == "darkzurich"
-    assert _dataset_name(bare(DATASETS.get("CityscapesDataset"))) == "cityscapes"
+    assert dataset_name(bare(DATASETS.get("DarkZurichDataset"))) == "darkzurich"
+    assert dataset_name(bare(DATASETS.get("CityscapesDataset"))) == "cityscapes"

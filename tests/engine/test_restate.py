@@ -7,7 +7,8 @@ import pytest
 import torch
 from mmengine.config import Config
 
-from vfm_ss.engine.fingerprint import describe, difference, fingerprint, samples_of
+from vfm_ss.engine.fingerprint import difference, fingerprint, samples_of
+from vfm_ss.protocol.identity import describe
 from vfm_ss.protocol.records import read_record
 
 LR, POWER = 0.05, 0.9

@@ -17,6 +17,7 @@ percents = st.floats(0, 100)
 counts = st.integers(0, 2**63 - 1)
 positive = st.integers(1, 2**63 - 1)
 seconds = st.floats(0, exclude_min=True, allow_infinity=False)
+checksums = st.text("0123456789abcdef", min_size=64, max_size=64)
 optional = {
     "size": names,
     "patch": positive,
@@ -37,6 +38,20 @@ optional = {
     "compiled": st.booleans(),
     "versions": st.dictionaries(names, names, max_size=5),
     "commit": names,
+    "model_name": names,
+    "weights": st.fixed_dictionaries({"source": names, "sha256": st.none() | checksums}),
+    "crop_size": st.lists(positive, min_size=2, max_size=2),
+    "lr": st.floats(0, allow_infinity=False),
+    "layer_decay": seconds,
+    "data": st.fixed_dictionaries(
+        {
+            "train_samples": st.none() | counts,
+            "fraction": st.none() | st.floats(0, 1, exclude_min=True),
+            "subset_seed": st.none() | counts,
+        }
+    ),
+    "classes": st.fixed_dictionaries({"total": positive, "in_mean": st.none() | counts}),
+    "config_hash": checksums,
 }
 
 

@@ -5,6 +5,7 @@ from dataclasses import asdict
 
 import pytest
 
+from vfm_ss.protocol.identity import config_hash
 from vfm_ss.protocol.records import Record, read_record, write_record
 
 
@@ -38,7 +39,7 @@ def test_round_trip_keeps_every_field(tmp_path):
     assert read_record(tmp_path / "record.json") == record
     on_disk = json.loads((tmp_path / "record.json").read_text())
     assert on_disk == asdict(record)
-    assert on_disk["schema"] == 1
+    assert on_disk["schema"] == 2
     assert on_disk["device"] is None
     assert record.setting == "default"
 
@@ -110,7 +111,7 @@ def test_readers_never_see_a_part(tmp_path):
         ({"trainable_params": -5}, "field 'trainable_params'"),
         ({"compiled": 1}, "field 'compiled' is 1"),
         ({"step": 101}, "field 'step' is 101, more than 'max_steps' 100"),
-        ({"schema": 2}, "field 'schema' is 2, expected 1"),
+        ({"schema": 3}, "field 'schema' is 3, expected one of 1, 2"),
     ],
 )
 def test_values_outside_the_schema_are_refused(tmp_path, changes, message):
@@ -132,7 +133,7 @@ def test_values_outside_the_schema_are_refused(tmp_path, changes, message):
         (b'{"schema": 1, "name": "dino', "not valid JSON, perhaps truncated"),
         (b"[1, 2]", r"holds \[1, 2\], expected a JSON object"),
         (b"null", "holds None, expected a JSON object"),
-        (b"{}", "field 'schema' is None, expected 1"),
+        (b"{}", "field 'schema' is None, expected one of 1, 2"),
         (b'{"schema": 1}', "field 'name' is missing"),
         (b'{"schema": true}', "field 'schema' is True"),
         (b'{"schema": 1, "miou": NaN}', "holds NaN, expected a number or null"),
@@ -172,6 +173,69 @@ def test_what_is_not_a_regular_file_is_refused(tmp_path):
         read_record(tmp_path / "loop")
 
 
+IDENTITY = {
+    "model_name": "vit_base_patch14_dinov2.lvd142m",
+    "weights": {"source": "model.safetensors of x", "sha256": "0" * 64},
+    "crop_size": [512, 512],
+    "lr": 1e-4,
+    "layer_decay": 1.0,
+    "data": {"train_samples": 20210, "fraction": 0.0625, "subset_seed": 0},
+    "classes": {"total": 150, "in_mean": 149},
+    "config": {"optim_wrapper.optimizer.lr": 1e-4, "model.out": [1, None]},
+    "config_hash": config_hash({"optim_wrapper.optimizer.lr": 1e-4, "model.out": [1, None]}),
+}
+
+
+def test_the_identity_comes_back_as_it_was(tmp_path):
+    path = tmp_path / "record.json"
+    write_record(path, make(**IDENTITY))
+    assert read_record(path) == make(**IDENTITY)
+    assert set(IDENTITY) <= set(json.loads(path.read_text()))
+    for name in IDENTITY:
+        if name not in ("config", "config_hash"):
+            assert getattr(make(), name) is None, "what is not known is null"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"weights": {"source": "x"}}, "field 'weights' is {'source': 'x'}, expected an object"),
+        ({"weights": {"source": "x", "sha256": "abc"}}, "field 'weights'"),
+        ({"data": {"train_samples": 1, "fraction": 0, "subset_seed": 0}}, "field 'data'"),
+        ({"data": {"train_samples": 1, "fraction": 1.5, "subset_seed": 0}}, "field 'data'"),
+        ({"crop_size": 512}, "field 'crop_size' is 512"),
+        ({"lr": "1e-4"}, "field 'lr' is '1e-4'"),
+        ({"layer_decay": 0}, "field 'layer_decay' is 0"),
+        ({"classes": {"total": 0, "in_mean": 0}}, "field 'classes'"),
+        ({"config_hash": "xyz"}, "field 'config_hash'"),
+        ({"config_hash": "0" * 64}, "field 'config_hash' is not the checksum of 'config'"),
+        ({"config": {"lr": 1}}, "field 'config_hash' is not the checksum of 'config'"),
+    ],
+)
+def test_an_identity_outside_the_schema_is_refused(changes, message):
+    with pytest.raises(ValueError, match=message):
+        make(**IDENTITY | changes)
+
+
+def test_records_of_schema_1_are_read(tmp_path):
+    """As the first version wrote them: without identity, and without what came before it."""
+    path = tmp_path / "record.json"
+    new = {*IDENTITY, "stopped_early", "remarks", "evaluations"}
+    old = {k: v for k, v in asdict(make()).items() if k not in new} | {"schema": 1}
+    path.write_text(json.dumps(old))
+    assert read_record(path) == make(schema=1)
+    assert read_record(path).config_hash is None
+    write_record(path, read_record(path))
+    assert read_record(path) == make(schema=1)
+    path.write_text(json.dumps(old | {"schema": 2}))
+    with pytest.raises(ValueError, match="field 'stopped_early' is missing"):
+        read_record(path)
+    del old["seed"]
+    path.write_text(json.dumps(old))
+    with pytest.raises(ValueError, match="field 'seed' is missing"):
+        read_record(path)
+
+
 def test_unknown_fields_are_ignored(tmp_path):
     path = tmp_path / "record.json"
     path.write_text(json.dumps(asdict(make()) | {"note": "x"}))
@@ -201,7 +265,7 @@ def test_a_further_evaluation_is_a_record_of_its_own(tmp_path):
 
 
 def test_a_record_without_further_evaluations_is_read(tmp_path):
-    data = asdict(make())
+    data = asdict(make(schema=1))
     del data["evaluations"]
     (tmp_path / "record.json").write_text(json.dumps(data))
     assert read_record(tmp_path / "record.json").evaluations is None

@@ -40,7 +40,7 @@ def test_every_unusable_file_is_named_with_its_reason(tmp_path, make_record):
         "truncated": b'{"schema": 1, "na',
         "empty": b"",
         "list": b"[]",
-        "schema": b'{"schema": 2}',
+        "schema": b'{"schema": 3}',
         "nan": b'{"schema": 1, "miou": NaN}',
         "binary": b"\x80\x04\x95",
     }.items():
@@ -63,7 +63,7 @@ def test_every_unusable_file_is_named_with_its_reason(tmp_path, make_record):
         "truncated": "not valid JSON, perhaps truncated",
         "empty": "the file is empty",
         "list": "holds [], expected a JSON object",
-        "schema": "field 'schema' is 2, expected 1",
+        "schema": "field 'schema' is 3, expected one of 1, 2",
         "nan": "holds NaN, expected a number or null",
         "binary": "can't decode byte",
         "folder": "not a regular file",

@@ -4,10 +4,12 @@ import contextlib
 import io
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from unittest.mock import patch
 
 import timm
-from timm.models import _builder
+from huggingface_hub import try_to_load_from_cache
+from timm.models import _builder, _hub
 from torch import Tensor, nn
 
 #: Renames and resizes a published state dict for a model.
@@ -44,6 +46,22 @@ def create_model(model_name: str, **kwargs) -> tuple[nn.Module, Filter]:
     if not found:
         raise RuntimeError("it is not built by timm's build_model_with_cfg")
     return model, found[0] or (lambda state_dict, model: state_dict)
+
+
+def hub_file(model_id: str, filename: str) -> Path | None:
+    """Return the file in the cache of the Hugging Face Hub that ``load_state_dict_from_hf`` read.
+
+    Args:
+        model_id: Of the repository, perhaps with ``@revision``.
+        filename: As timm is asked for it; timm prefers a safetensors file beside another.
+    """
+    repository, revision = _hub.hf_split(model_id)
+    whole = filename.endswith(".safetensors")
+    for name in [*(() if whole else _hub._get_safe_alternatives(filename)), filename]:
+        found = try_to_load_from_cache(repository, name, revision=revision)
+        if isinstance(found, str):  # other answers say that it is not there
+            return Path(found)
+    return None
 
 
 def apply_filter(

@@ -1,7 +1,5 @@
 """The effective batch: micro-batch x accumulation x GPUs, always 16 in the benchmark."""
 
-EFFECTIVE_BATCH = 16
-
 
 def per_rank_batch(effective_batch: int, world_size: int) -> int:
     """Return how many images each process trains on per optimiser step.

@@ -5,6 +5,8 @@ import json
 import posixpath
 from typing import Any
 
+from vfm_ss.protocol import identity
+
 _SECTIONS = ("model", "optim_wrapper", "param_scheduler", "train_cfg", "train_dataloader.dataset")
 # These change memory, speed or inference, but not the run.
 _FREE = (
@@ -13,12 +15,9 @@ _FREE = (
     "train_cfg.val_begin", "train_cfg.dynamic_intervals", "train_cfg.nonfinite_loss",
 )  # fmt: skip
 # Of a data set and its transforms: where files are and how they are read.
-_PLACES = (
-    "data_root", "data_prefix", "ann_file", "backend_args", "file_client_args", "imdecode_backend",
-    "decode_backend", "lazy_init", "serialize_data", "max_refetch", "probe", "test_mode",
-)  # fmt: skip
-#: Sizes may be one number or two, and a transform's may be left to the model.
-_SIZES = ("img_size", "crop_size", "size")
+_PLACES = identity.PLACES | {
+    "data_prefix", "ann_file", "imdecode_backend", "decode_backend", "test_mode",
+}  # fmt: skip
 _VERSION = "fingerprint"
 # Checkpoints without a version know these of their data alone.
 _FIRST_OF_DATA = ("type", "times", "reduce_zero_label")
@@ -33,14 +32,14 @@ def fingerprint(cfg) -> dict[str, str]:
     Returns:
         Values as JSON by their dotted names.
     """
-    found: dict[str, str] = {}
+    found: dict[str, Any] = {}
     for section in _SECTIONS:
         value: Any = cfg
         for key in section.split("."):
             value = value.get(key) if hasattr(value, "get") else None
         if value is not None:
-            _flatten(section, value, found)
-    found = {key: text for key, text in found.items() if not _is_free(key)}
+            identity.flatten(section, value, found)
+    found = {key: json.dumps(value) for key, value in found.items() if not _is_free(key)}
     return _canonical({**found, _VERSION: "2"})
 
 
@@ -63,15 +62,6 @@ def difference(saved: dict[str, str], current: dict[str, str]) -> list[str]:
 def is_first(saved: dict[str, str]) -> bool:
     """Whether a fingerprint is of the first kind, without the arguments of the transforms."""
     return _VERSION not in saved
-
-
-def describe(keys: list[str], saved: dict[str, str], current: dict[str, str]) -> str:
-    """Say what some names were and are, in one line."""
-    told = [
-        f"{key} was {saved.get(key, 'not set')}, is {current.get(key, 'not set')}"
-        for key in keys[:3]
-    ]
-    return "; ".join(told) + (f"; and {len(keys) - 3} more" if len(keys) > 3 else "")
 
 
 def samples_of(dataset) -> dict[str, str | int]:
@@ -118,7 +108,7 @@ def _canonical(found: dict[str, str]) -> dict[str, str]:
     model_size = _size(found.get("model.backbone.img_size", "null"))
     same = {}
     for key, text in found.items():
-        if key.rsplit(".", 1)[-1] in _SIZES:
+        if key.rsplit(".", 1)[-1] in identity.SIZES:
             text = _size(text)
             if _is_data(key) and text == model_size:
                 text = "null"  # what a transform takes from the model by itself
@@ -128,16 +118,4 @@ def _canonical(found: dict[str, str]) -> dict[str, str]:
 
 
 def _size(text: str) -> str:
-    value = json.loads(text)
-    return json.dumps([value, value]) if isinstance(value, int) else text
-
-
-def _flatten(name: str, value: Any, found: dict[str, str]) -> None:
-    if hasattr(value, "items") and value:
-        for key, part in value.items():
-            _flatten(f"{name}.{key}", part, found)
-    elif isinstance(value, (list, tuple)) and any(hasattr(part, "items") for part in value):
-        for i, part in enumerate(value):
-            _flatten(f"{name}.{i}", part, found)
-    else:
-        found[name] = json.dumps(value, default=str)
+    return json.dumps(identity.pair(json.loads(text)))

@@ -10,9 +10,10 @@ from mmengine.runner import Runner
 
 from vfm_ss.errors import UsageError
 from vfm_ss.models.precision import resolve_precision
+from vfm_ss.protocol.identity import EFFECTIVE_BATCH
 from vfm_ss.run_lock import hold_run
 
-from .batching import EFFECTIVE_BATCH, per_rank_batch
+from .batching import per_rank_batch
 
 
 def train(

@@ -8,9 +8,10 @@ from mmseg.registry import LOOPS
 
 from vfm_ss.compat.runner import OpenTrainLoop, set_accumulation
 from vfm_ss.image_size import fill_image_size, model_image_size
+from vfm_ss.protocol.identity import EFFECTIVE_BATCH
 
 from .auto_micro_batch import choose_micro_batch
-from .batching import EFFECTIVE_BATCH, accumulation_steps
+from .batching import accumulation_steps
 from .failures import explain
 from .head_checks import check_heads, heads
 from .loss_guard import LossGuard

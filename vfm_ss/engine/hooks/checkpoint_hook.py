@@ -16,10 +16,11 @@ from vfm_ss.compat.runner import (
     train_loop,
 )
 from vfm_ss.files import remove_partial_files, write_atomically
+from vfm_ss.protocol.identity import describe
 from vfm_ss.run_lock import hold_run, release_run
 
 from ..checkpoint_io import find_checkpoints
-from ..fingerprint import describe, difference, fingerprint, is_first, samples_of
+from ..fingerprint import difference, fingerprint, is_first, samples_of
 from ..remarks import remark
 from ..restate import StatedSettings
 from ..stopping import Interrupted

@@ -1,25 +1,20 @@
 import math
-import platform
-import resource
 import statistics
 import time
 from dataclasses import replace
-from importlib import metadata
 from pathlib import Path
 
-import torch
-from mmengine.dist import broadcast_object_list, get_world_size, master_only
+from mmengine.dist import broadcast_object_list, get_world_size, is_main_process, master_only
 from mmengine.hooks import EarlyStoppingHook, Hook
 from mmengine.model import is_model_wrapper
 from mmseg.registry import HOOKS
-from torch import nn
 
-from vfm_ss.compat import stack
-from vfm_ss.compat.runner import is_training, resume_mode
+from vfm_ss.compat.runner import is_training, load_from, resume_mode
 from vfm_ss.compat.torch_modules import is_compiled
-from vfm_ss.protocol.records import RECORD_NAME, Record, read_record, write_record
-from vfm_ss.version import __version__, commit
+from vfm_ss.protocol.records import RECORD_NAME, Record, count_classes, read_record, write_record
+from vfm_ss.version import commit
 
+from .. import run_facts as facts
 from ..optim_wrapper import precision_of
 from ..remarks import remarks
 from ..train_loop import validation_is_due
@@ -60,6 +55,7 @@ class RecordHook(Hook):
         self.step_times: list[float] = []
         self._mark = 0.0
         self._commit: str | None = None
+        self._weights: dict | None = None
 
     def before_run(self, runner) -> None:
         """Refuse to overwrite the record of a finished run.
@@ -87,6 +83,8 @@ class RecordHook(Hook):
         for that validation first, or the record would lack it; at the last step, for ever.
         """
         self._commit = commit()  # of the code that runs, whatever is checked out meanwhile
+        if not resume_mode(runner) and is_main_process():
+            self._weights = facts.weights_of(_model(runner), load_from(runner))
         if resume_mode(runner):
             self._take_up_history(runner)
             self._take_up_patience(runner)
@@ -134,7 +132,7 @@ class RecordHook(Hook):
         The record of a run is finished when its last step has been validated, or when a hook
         has ended it before.
         """
-        miou = _percent((metrics or {}).get("mIoU"))
+        miou = facts.percent((metrics or {}).get("mIoU"))
         if is_training(runner):
             self.history.append([runner.iter, miou])
             self._write(runner, miou)
@@ -147,15 +145,17 @@ class RecordHook(Hook):
             self._finish(runner)
 
     def before_save_checkpoint(self, runner, checkpoint: dict) -> None:
-        """Keep clock and history for a resumed run."""
+        """Keep clock, history and first weights for a resumed run."""
         checkpoint["train_seconds"] = self.train_seconds
         checkpoint["history"] = self.history
+        checkpoint["first_weights"] = self._weights
 
     def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
         """Go on counting where the resumed run stopped."""
         if resume_mode(runner):
             self.train_seconds = checkpoint.get("train_seconds", 0.0)
             self.history = checkpoint.get("history", [])
+            self._weights = checkpoint.get("first_weights")
 
     @master_only
     def _finish(self, runner) -> None:
@@ -168,25 +168,26 @@ class RecordHook(Hook):
     def _write(self, runner, miou: float | None) -> None:
         loop = runner.train_loop
         finished = runner.iter >= runner.max_iters
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        model = _model(runner)
+        ious = facts.class_ious(runner.val_evaluator)
         known = [value for _, value in self.history if value is not None]
         record = Record(
-            name=_name(runner.cfg),
-            **{**_describe(model, runner), **self.stated},
+            name=facts.name_of(runner.cfg),
+            **{**facts.describe_setting(model, runner), **self.stated},
             seed=runner.seed,
             status="finished" if finished else "running",
             step=runner.iter,
             max_steps=runner.max_iters,
             miou=miou,
             best_miou=max(known, default=None),
-            iou=_class_ious(runner.val_evaluator),
+            iou=ious,
             history=self.history,
             train_seconds=self.train_seconds or None,
             step_seconds=statistics.median(self.step_times) if self.step_times else None,
-            trainable_params=count_parameters(model, trainable=True),
-            total_params=count_parameters(model),
-            peak_memory_mb=_peak_memory_mb(),
-            device=_device_name(),
+            trainable_params=facts.count_parameters(model, trainable=True),
+            total_params=facts.count_parameters(model),
+            peak_memory_mb=facts.peak_memory_mb(),
+            device=facts.device_name(),
             world_size=get_world_size(),
             micro_batch=getattr(loop, "micro_batch", loop.dataloader.batch_size),
             effective_batch=getattr(
@@ -194,79 +195,16 @@ class RecordHook(Hook):
             ),
             precision=precision_of(runner.optim_wrapper),
             compiled=is_compiled(model),
-            versions=_versions(),
+            versions=facts.versions(),
             commit=self._commit,
             stopped_early=False if finished else None,
             remarks=remarks(runner),
+            weights=self._weights,
+            classes=count_classes(ious),
+            **facts.describe_configuration(model, runner),
         )
         write_record(Path(runner.work_dir) / RECORD_NAME, record)
 
 
-def count_parameters(model: nn.Module, trainable: bool = False) -> int:
-    """Count the parameters of a model, all or those that have gradients."""
-    return sum(p.numel() for p in model.parameters() if p.requires_grad or not trainable)
-
-
-def _name(cfg) -> str:
-    return Path(cfg.filename).stem if cfg.filename else cfg.get("experiment_name") or "unnamed"
-
-
-def _describe(model: nn.Module, runner) -> dict:
-    backbone, head = model.backbone, model.decode_head
-    # Only a key of its own: a head derived from ours is another decoder.
-    decoder = vars(type(head)).get("key", type(head).__name__.lower())
-    if decoder == "linear" and getattr(backbone, "frozen", False):
-        decoder = "probe"
-    return {
-        "vfm": getattr(backbone, "key", type(backbone).__name__.lower()),
-        "size": {"base": "b", "large": "l"}.get(getattr(backbone, "arch", None)),
-        "patch": getattr(backbone, "patch_size", None),
-        "decoder": decoder,
-        "train_dataset": _dataset_name(runner.train_dataloader.dataset),
-        "eval_dataset": _dataset_name(runner.val_dataloader.dataset),
-    }
-
-
-def _dataset_name(dataset) -> str:
-    while hasattr(dataset, "dataset"):  # RepeatDataset and other wrappers
-        dataset = dataset.dataset
-    if hasattr(dataset, "datasets"):
-        return "+".join(dict.fromkeys(_dataset_name(part) for part in dataset.datasets))
-    return getattr(dataset, "key", type(dataset).__name__.removesuffix("Dataset").lower())
-
-
-def _percent(value) -> float | None:
-    return None if value is None or not math.isfinite(value) else float(value)
-
-
-def _class_ious(evaluator) -> dict[str, float | None] | None:
-    """Return the IoU of every class, where the metric keeps it."""
-    for metric in evaluator.metrics:
-        ious = getattr(metric, "per_class", {}).get("IoU")
-        if ious:
-            return {name: _percent(value) for name, value in ious.items()}
-    return None
-
-
-def _peak_memory_mb() -> float:
-    """Return the peak of the GPU's memory, or of the process's on a CPU, in MiB."""
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated() / 2**20
-    scale = 2**20 if platform.system() == "Darwin" else 2**10
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / scale
-
-
-def _device_name() -> str:
-    if torch.cuda.is_available():
-        return torch.cuda.get_device_name()
-    return f"CPU ({platform.machine()}, {torch.get_num_threads()} threads)"
-
-
-def _versions() -> dict[str, str]:
-    found = {"python": platform.python_version(), "vfm_ss": __version__}
-    for module in ("torch", "timm", "mmengine", "mmcv", "mmseg"):
-        name, version = stack.installed(module)
-        found[name] = version
-    for name in ("numpy", "scipy"):
-        found[name] = metadata.version(name)
-    return found
+def _model(runner):
+    return runner.model.module if is_model_wrapper(runner.model) else runner.model

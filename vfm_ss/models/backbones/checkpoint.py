@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from vfm_ss import checkpoint_reader
+from vfm_ss.compat.timm import hub_file
 from vfm_ss.files import damaged
 from vfm_ss.protocol.records import read_json
 
@@ -29,18 +30,18 @@ _HUB_FILES = ("model.safetensors.index.json", "model.safetensors")
 _HUB_FILES += ("pytorch_model.bin.index.json", "pytorch_model.bin")
 
 
-def read_hub(vit: nn.Module) -> tuple[dict[str, torch.Tensor], str]:
+def read_hub(vit: nn.Module) -> tuple[dict[str, torch.Tensor], str, list[Path]]:
     """Read the weights that timm publishes for ``vit``.
 
     Returns:
-        The state dict as published, and a name of its source for messages.
+        The state dict as published, a name of its source for messages, and the file in the cache;
+        no file where it cannot be told.
 
     Raises:
         ValueError: If timm publishes no weights for this model.
         FileNotFoundError: If they can be neither downloaded nor found in the cache.
     """
-    cfg = vit.pretrained_cfg
-    name = f"{cfg['architecture']}.{cfg['tag']}" if cfg.get("tag") else cfg["architecture"]
+    cfg, name = vit.pretrained_cfg, published_name(vit)
     hub_id = cfg.get("hf_hub_id")
     if not hub_id:
         raise ValueError(
@@ -50,13 +51,29 @@ def read_hub(vit: nn.Module) -> tuple[dict[str, torch.Tensor], str]:
     filename = cfg.get("hf_hub_filename") or "model.safetensors"
     source = f"{filename} of https://huggingface.co/{hub_id}"
     try:
-        return timm.models.load_state_dict_from_hf(hub_id, filename, weights_only=True), source
+        state_dict = timm.models.load_state_dict_from_hf(hub_id, filename, weights_only=True)
     except Exception as error:  # no network, a proxy, a full disk: the remedy is the same
         raise FileNotFoundError(
             f"cannot get the pretrained weights of {name}: {source} ({type(error).__name__}). "
             f"Download that file and pass pretrained='/path/to/{filename}', "
             "or pass pretrained=False for random weights"
         ) from error
+    found = hub_file(hub_id, filename)
+    return state_dict, source, [found] if found else []
+
+
+def published_name(vit: nn.Module) -> str:
+    """Return timm's name of a model with the tag of the weights that it publishes for it."""
+    cfg = vit.pretrained_cfg
+    return f"{cfg['architecture']}.{cfg['tag']}" if cfg.get("tag") else cfg["architecture"]
+
+
+def files_of(path: str | Path) -> list[Path]:
+    """Return the files that `read_file` reads."""
+    path = Path(path).expanduser()
+    path = _file_in(path) if path.is_dir() else path
+    pieces = _pieces(path).values() if path.name.endswith(".index.json") else ()
+    return [path, *(path.with_name(name) for name in dict.fromkeys(pieces))]
 
 
 def read_file(path: str | Path) -> dict[str, torch.Tensor]:
@@ -109,13 +126,7 @@ def _file_in(folder: Path) -> Path:
 
 def _read_pieces(index: Path) -> dict[str, torch.Tensor]:
     """Read a checkpoint in several files, each weight from the file that the index names."""
-    content = read_json(index)
-    files = content.get("weight_map") if isinstance(content, dict) else None
-    if not isinstance(files, dict) or not all(
-        isinstance(file, str) and Path(file).name == file for file in files.values()
-    ):
-        raise ValueError(damaged(index, "it has no weight_map of files next to it", _REMEDY))
-    merged = {}
+    files, merged = _pieces(index), {}
     for file in dict.fromkeys(files.values()):
         piece = read_file(index.with_name(file))
         promised = {name for name, where in files.items() if where == file}
@@ -125,6 +136,17 @@ def _read_pieces(index: Path) -> dict[str, torch.Tensor]:
             raise ValueError(damaged(index.with_name(file), reason, _REMEDY))
         merged |= piece
     return merged
+
+
+def _pieces(index: Path) -> dict[str, str]:
+    """Return the file of every weight, as the index of a checkpoint names it."""
+    content = read_json(index)
+    files = content.get("weight_map") if isinstance(content, dict) else None
+    if not isinstance(files, dict) or not all(
+        isinstance(file, str) and Path(file).name == file for file in files.values()
+    ):
+        raise ValueError(damaged(index, "it has no weight_map of files next to it", _REMEDY))
+    return files
 
 
 def to_float32(state_dict: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

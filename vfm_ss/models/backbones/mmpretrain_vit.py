@@ -78,6 +78,7 @@ class MMPretrainViT(PlainViT):
     blocks_name = "layers"
 
     def __init__(self, model: str, arch: str | dict = "base", *args, **kwargs):
+        self._arch_name = arch if isinstance(arch, str) else ""
         super().__init__(model, *args, arch=arch, **kwargs)
         self.arch = _ARCHS.get(arch.lower()) if isinstance(arch, str) else None
 
@@ -116,14 +117,18 @@ class MMPretrainViT(PlainViT):
     def _statistics(self) -> tuple[Sequence[float], Sequence[float]]:
         return IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
-    def _read(self, pretrained: bool | str | Path) -> tuple[dict[str, Tensor], str]:
+    def _full_name(self, model_name: str, published: bool) -> str:
+        return "-".join(filter(None, (model_name, self._arch_name)))
+
+    def _read(self, pretrained: bool | str | Path) -> tuple[dict[str, Tensor], str, list[Path]]:
         if pretrained is True:
             raise ValueError(
                 "mmpretrain publishes weights by the name of a config, not of a model; download "
                 "the file and pass pretrained='/path/to/checkpoint.pth', or pass pretrained=False "
                 "for random weights"
             )
-        return _of_backbone(_read(pretrained), pretrained), str(pretrained)
+        state_dict = _of_backbone(_read(pretrained), pretrained)
+        return state_dict, str(pretrained), checkpoint.files_of(pretrained)
 
     def _convert(self, state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
         own = self.vit.state_dict()

@@ -3,6 +3,7 @@
 Shapes: B batch, C embedding width, H and W image size in pixels, P patch size in pixels.
 """
 
+import re
 from abc import abstractmethod
 from collections.abc import Sequence
 from functools import partial
@@ -51,6 +52,10 @@ class PlainViT(BaseModule):
         embed_dim: C.
         mean, std: As above, three numbers each.
         out_indices: Block numbers from 0.
+        model_name: The library's name of the model, with a pretrained tag only where the weights
+            of that tag were read.
+        weights: What was read: ``'random'``, or the file or address.
+        weights_files: The files that were read, none where they are not known.
         vit: The library's model, without what the outputs do not need, so that every parameter
             has a gradient.
 
@@ -86,6 +91,9 @@ class PlainViT(BaseModule):
             )
         self.grid_size = tuple(size // self.patch_size for size in self.img_size)
         self.vit = self._build(model_name, **kwargs)
+        self.weights, self.weights_files = "random", []
+        self.model_name = self._full_name(model_name, published=pretrained is True)
+        self._name_of_weights = "" if pretrained is True else "random"
         self.mean, self.std = (
             _channels(name, own if given is None else given)
             for name, given, own in zip(
@@ -93,7 +101,10 @@ class PlainViT(BaseModule):
             )
         )
         if pretrained is not False:
-            state_dict, source = self._read(pretrained)
+            state_dict, source, self.weights_files = self._read(pretrained)
+            self.weights = source
+            if pretrained is not True:
+                self._name_of_weights = _stem(pretrained)
             name = model_name.partition(".")[0]
             with checkpoint.converting(self.vit, state_dict, source, name):
                 state_dict = self._convert(checkpoint.to_float32(state_dict))
@@ -110,6 +121,15 @@ class PlainViT(BaseModule):
                 block.forward = partial(checkpoint_activations, block.forward, use_reentrant=False)
         if compile:
             self.compile(**({} if compile is True else compile))
+
+    @property
+    def key(self) -> str:
+        """What records and tables call it: the model's name, and after an @ its weights.
+
+        Published weights belong to the model's name. Others are called by their file, random ones
+        ``random``.
+        """
+        return "@".join(filter(None, (self.model_name, self._name_of_weights)))
 
     @property
     def blocks(self) -> nn.ModuleList:
@@ -172,13 +192,17 @@ class PlainViT(BaseModule):
     def _build(self, model_name: str, **kwargs) -> nn.Module:
         """Return the library's model for ``img_size`` and ``patch_size``, with ``embed_dim``."""
 
+    def _full_name(self, model_name: str, published: bool) -> str:
+        """Return the library's name of the model, and of the weights that it publishes for it."""
+        return model_name
+
     @abstractmethod
     def _statistics(self) -> tuple[Sequence[float], Sequence[float]]:
         """Return the mean and std that the library knows."""
 
     @abstractmethod
-    def _read(self, pretrained: bool | str | Path) -> tuple[dict[str, Tensor], str]:
-        """Read published weights (True) or a file; return them and a name for messages."""
+    def _read(self, pretrained: bool | str | Path) -> tuple[dict[str, Tensor], str, list[Path]]:
+        """Read published weights (True) or a file; return them, a name for messages, the files."""
 
     @abstractmethod
     def _convert(self, state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -195,6 +219,11 @@ class PlainViT(BaseModule):
     @abstractmethod
     def _features(self, x: Tensor) -> Sequence[Tensor]:
         """Return the map of each block of ``out_indices``, the final norm on the last block's."""
+
+
+def _stem(path: str | Path) -> str:
+    """Return the name of a file or folder, without what only says its format."""
+    return re.sub(r"(\.index\.json|\.safetensors|\.pth|\.pt|\.bin)+$", "", Path(path).name)
 
 
 def _channels(name: str, values: Sequence[float]) -> tuple[float, ...]:

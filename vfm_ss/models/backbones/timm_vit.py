@@ -67,10 +67,19 @@ class TimmViT(PlainViT):
     def _statistics(self) -> tuple[Sequence[float], Sequence[float]]:
         return self.vit.pretrained_cfg["mean"], self.vit.pretrained_cfg["std"]
 
-    def _read(self, pretrained: bool | str | Path) -> tuple[dict[str, Tensor], str]:
+    def _full_name(self, model_name: str, published: bool) -> str:
+        if published:
+            return checkpoint.published_name(self.vit)
+        return self.vit.pretrained_cfg["architecture"]
+
+    def _read(self, pretrained: bool | str | Path) -> tuple[dict[str, Tensor], str, list[Path]]:
         if pretrained is True:
             return checkpoint.read_hub(self.vit)
-        return checkpoint.read_file(pretrained), str(pretrained)
+        return (
+            checkpoint.read_file(pretrained),
+            str(pretrained),
+            checkpoint.files_of(pretrained),
+        )
 
     def _convert(self, state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
         state_dict, what = unwrap(state_dict)

@@ -1,0 +1,148 @@
+"""What fields of a record may hold; one table of fields says their kind, see `records.Record`."""
+
+import math
+import re
+from collections.abc import Callable
+from dataclasses import field
+from typing import NamedTuple
+
+
+class Kind(NamedTuple):
+    """What a field may hold."""
+
+    accepts: Callable[[object], bool]
+    expected: str
+
+
+def short(value) -> str:
+    """Show a value in an error, cut where it is long."""
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _is_int(value, low: int = 0) -> bool:
+    return type(value) is int and low <= value < 2**63  # what tables and plots can hold
+
+
+def _is_number(value, low: float = 0.0, high: float = math.inf) -> bool:
+    if type(value) not in (int, float):
+        return False
+    try:
+        return math.isfinite(value) and low <= value <= high
+    except OverflowError:  # JSON's integers have no end
+        return False
+
+
+def _is_name(value) -> bool:
+    return isinstance(value, str) and 0 < len(value) <= 200 and value.isprintable()
+
+
+def _is_percent(value) -> bool:
+    return _is_number(value, 0, 100)
+
+
+def _is_ious(value) -> bool:
+    return isinstance(value, dict) and all(
+        _is_name(k) and (v is None or _is_percent(v)) for k, v in value.items()
+    )
+
+
+def _is_history(value) -> bool:
+    return isinstance(value, list) and all(
+        isinstance(row, (list, tuple))
+        and len(row) == 2
+        and _is_int(row[0])
+        and (row[1] is None or _is_percent(row[1]))
+        for row in value
+    )
+
+
+def _is_evaluations(value) -> bool:
+    return isinstance(value, dict) and all(
+        _is_name(name)
+        and isinstance(found, dict)
+        and (found.get("miou") is None or _is_percent(found["miou"]))
+        and (found.get("iou") is None or _is_ious(found["iou"]))
+        and (found.get("history") is None or _is_history(found["history"]))
+        for name, found in value.items()
+    )
+
+
+def _is_versions(value) -> bool:
+    return isinstance(value, dict) and all(_is_name(k) and _is_name(v) for k, v in value.items())
+
+
+def _is_lines(value) -> bool:
+    return isinstance(value, list) and all(
+        isinstance(line, str) and 0 < len(line) <= 2000 and line.isprintable() for line in value
+    )
+
+
+def _is_checksum(value) -> bool:
+    return isinstance(value, str) and re.fullmatch("[0-9a-f]{64}", value) is not None
+
+
+def _is_size(value) -> bool:
+    return isinstance(value, list) and len(value) == 2 and all(_is_int(v, 1) for v in value)
+
+
+def _is_values(value) -> bool:
+    return isinstance(value, dict) and all(isinstance(name, str) for name in value)
+
+
+def parts_of(**parts: Kind) -> Kind:
+    """Return the kind of an object with these parts, each of which may be null."""
+
+    def accepts(value) -> bool:
+        return (
+            isinstance(value, dict)
+            and value.keys() == parts.keys()
+            and all(v is None or parts[k].accepts(v) for k, v in value.items())
+        )
+
+    inner = "; ".join(f"{name}: {kind.expected}" for name, kind in parts.items())
+    return Kind(accepts, f"an object {{{inner}}}")
+
+
+NAME = Kind(_is_name, "a non-empty printable string")
+COUNT = Kind(_is_int, "an integer of 64 bits, 0 or more")
+POSITIVE = Kind(lambda v: _is_int(v, 1), "an integer of 64 bits, 1 or more")
+PERCENT = Kind(_is_percent, "a number from 0 to 100 (percent)")
+MORE_THAN_0 = Kind(lambda v: _is_number(v) and v > 0, "a number above 0")
+BOOL = Kind(lambda v: type(v) is bool, "true or false")
+CHECKSUM = Kind(_is_checksum, "a SHA-256 checksum, 64 hexadecimal digits")
+IOUS = Kind(_is_ious, "an object {class: percent or null}")
+HISTORY = Kind(_is_history, "a list of [step, percent or null]")
+EVALUATIONS = Kind(
+    _is_evaluations,
+    "an object {data set: {miou: percent or null, iou: {class: percent or null} or null, "
+    "history: list of [step, percent or null]}}",
+)
+VERSIONS = Kind(_is_versions, "an object {package: version}")
+LINES = Kind(_is_lines, "a list of printable strings")
+SIZE = Kind(_is_size, "a list [height, width] in pixels")
+VALUES = Kind(_is_values, "an object {name: value}")
+NUMBER = Kind(_is_number, "a number, 0 or more")
+FRACTION = Kind(lambda v: _is_number(v, 0, 1) and v > 0, "a number above 0, at most 1")
+
+
+def one_of(values: tuple) -> Kind:
+    """Return the kind of a field that holds one of some values, of the same type."""
+    kinds = {type(value) for value in values}
+    return Kind(lambda v: type(v) in kinds and v in values, f"one of {', '.join(map(str, values))}")
+
+
+def required(kind: Kind):
+    """Return a field without a default."""
+    return field(metadata={"kind": kind})
+
+
+def known(kind: Kind, schema: int = 1):
+    """Return a field that is None where it is not known; ``schema`` is the first that has it."""
+    null = Kind(lambda v: v is None or kind.accepts(v), f"{kind.expected} or null")
+    return field(default=None, metadata={"kind": null, "schema": schema})
+
+
+def filled(make: Callable[[], object], kind: Kind, schema: int = 1):
+    """Return a field that is never None."""
+    return field(default_factory=make, metadata={"kind": kind, "schema": schema})
