@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from packaging.requirements import Requirement
 
 from vfm_ss.cli.call import call
 from vfm_ss.cli.main import COMMANDS, main
@@ -73,12 +74,13 @@ def test_a_foreseen_error_is_one_line_and_a_traceback_on_request(capsys):
 
 
 def test_the_status_says_who_has_to_act(capsys, monkeypatch):
-    from vfm_ss.compat import stack
+    from vfm_ss.compat import bounds, stack
 
     assert outcome(lambda: None, capsys) == (0, "")
     assert outcome(lambda: 1, capsys) == (1, "")
-    monkeypatch.setitem(stack._NEEDED, "timm", (("timm",), "99", "100"))
-    status, words = outcome(stack.check, capsys)
+    with monkeypatch.context() as patch:
+        patch.setitem(bounds.requirements(), "timm", Requirement("timm>=99,<100"))
+        status, words = outcome(stack.check, capsys)
     assert status == 2
     assert words.startswith("vfm-ss x: error: vfm_ss needs timm >=99,<100, but timm ")
     assert main(["rank", "nowhere"]) == 2

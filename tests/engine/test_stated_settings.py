@@ -136,8 +136,8 @@ class ToySegmentor(BaseModel):
 
 
 class TestMixing:
-    def model(self, class_weight=(1.0, 9.0)):
-        loss = dict(type="mmseg.CrossEntropyLoss", class_weight=class_weight)
+    def model(self, mixing=True):
+        loss = dict(type="mmseg.CrossEntropyLoss", avg_non_ignore=mixing)
         return dict(type="ToySegmentor", loss=loss)
 
     def test_auto_is_the_whole_share_and_the_record_says_so(self, toy, tmp_path):
@@ -158,6 +158,6 @@ class TestMixing:
             toy(model=self.model(), steps=4, micro_batch=8, resume=True).train()
 
     def test_a_loss_of_each_image_leaves_auto_free(self, toy, tmp_path):
-        toy(model=self.model(class_weight=None), steps=2).train()
+        toy(model=self.model(mixing=False), steps=2).train()
         record = read_record(tmp_path / "run" / "record.json")
         assert (record.micro_batch, record.remarks) == (4, [])
