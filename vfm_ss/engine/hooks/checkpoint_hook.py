@@ -5,7 +5,6 @@ from mmengine.dist import broadcast_object_list, is_main_process
 from mmengine.runner import IterBasedTrainLoop
 from mmseg.registry import HOOKS
 
-from vfm_ss.checkpoint_reader import find_damage
 from vfm_ss.compat.runner import (
     OpenCheckpointHook,
     is_training,
@@ -23,10 +22,10 @@ from ..checkpoint_io import find_checkpoints
 from ..fingerprint import difference, fingerprint, is_first, samples_of
 from ..remarks import remark
 from ..restate import StatedSettings
+from ..resume import POINTER, check_weights, newest_sound
 from ..stopping import Interrupted
 
 _FINGERPRINT, _SAMPLES = "run", "train_samples"  # in the checkpoint's meta
-_POINTER = "last_checkpoint"  # mmengine's name: the file in the work dir that names the newest one
 
 
 @HOOKS.register_module()
@@ -137,7 +136,7 @@ class AtomicCheckpointHook(OpenCheckpointHook):
             ValueError: If the checkpoint is of one; says what differs.
         """
         if not resume_mode(runner):
-            _check_weights(runner, checkpoint)
+            check_weights(runner, checkpoint)
             return
         # The best one has no optimiser: mmengine would start that and the schedule from step 0.
         needed = {"meta", "message_hub", "optimizer"}
@@ -236,44 +235,7 @@ class AtomicCheckpointHook(OpenCheckpointHook):
                 runner.logger.info(f"Removed {place / name}, which a killed run left half written.")
         if load_from(runner) is not None and resume_mode(runner) != "auto":
             return None
-        return self._newest_sound(runner, work_dir / _POINTER, checkpoints)
-
-    def _newest_sound(self, runner, pointer: Path, checkpoints: list[Path]) -> str | None:
-        named = _read_pointer(pointer)
-        if (
-            named is not None
-            and named.is_file()
-            and named.name not in [c.name for c in checkpoints]
-        ):
-            if named.parent.resolve() != self._folder(runner).resolve():
-                runner.logger.warning(
-                    f"{pointer} names {named}, of another folder, and there is none of that name "
-                    f"in {self._folder(runner)}: the run goes on from that one."
-                )
-            checkpoints = [named, *checkpoints]  # somebody wants another one
-        if not checkpoints:
-            if named is not None:
-                raise FileNotFoundError(
-                    f"{pointer} names {named}, which is gone, and there is no other checkpoint; "
-                    f"delete {pointer.name} to train from the start"
-                )
-            runner.logger.info(f"No checkpoint in {runner.work_dir} yet: training from the start.")
-            return None
-        if named is None:
-            runner.logger.warning(f"{pointer} is missing or damaged; looking at all checkpoints.")
-        reason = ""
-        for path in checkpoints:
-            try:
-                reason = find_damage(path)
-            except OSError as error:
-                reason = str(error)
-            if reason is None:
-                return str(path)
-            runner.logger.warning(f"Skipped checkpoint {path}: {reason}.")
-        raise ValueError(
-            f"none of the {len(checkpoints)} checkpoint(s) in {checkpoints[-1].parent} can be "
-            f"read, the last one because {reason}; delete them to train from the start"
-        )
+        return newest_sound(work_dir / POINTER, folder, checkpoints, runner.logger)
 
     def save_step_checkpoint(self, runner, step: int, meta: dict) -> None:
         """Save what is known to be finite."""
@@ -299,7 +261,7 @@ class AtomicCheckpointHook(OpenCheckpointHook):
             **self.args,
         )
         if is_main_process():
-            write_atomically(Path(runner.work_dir) / _POINTER, str(self.last_ckpt).encode())
+            write_atomically(Path(runner.work_dir) / POINTER, str(self.last_ckpt).encode())
             if self.max_keep_ckpts > 0:
                 checkpoints = find_checkpoints(self.out_dir, self.filename_tmpl)
                 for path in checkpoints[self.max_keep_ckpts :]:
@@ -349,40 +311,3 @@ def _check_finite(runner, step: int) -> None:
     losses = getattr(runner.train_loop, "losses", None)
     if losses is not None:
         losses.check(runner, step)
-
-
-def _check_weights(runner, checkpoint: dict) -> None:
-    """Refuse weights that leave a model as it was made: mmengine would warn and go on.
-
-    Raises:
-        ValueError: If an evaluation lacks a weight, or a training gets none at all.
-    """
-    model = runner.model
-    while hasattr(model, "module"):  # processes, or augmentation in tests
-        model = model.module
-    state = checkpoint.get("state_dict", checkpoint)
-    shapes = {
-        key.removeprefix("module."): value.shape
-        for key, value in state.items()
-        if hasattr(value, "shape")
-    }
-    wanted = {name: value.shape for name, value in model.named_parameters()}
-    lacking = [name for name, shape in wanted.items() if shapes.get(name) != shape]
-    training = is_training(runner)
-    if len(lacking) < len(wanted) if training else not lacking:
-        return
-    first = lacking[0]
-    is_other = f"of shape {tuple(shapes[first])}" if first in shapes else "missing"
-    raise ValueError(
-        f"{load_from(runner)} is of another model: {len(lacking)} of {len(wanted)} weights do not "
-        f"fit, such as {first} {tuple(wanted[first])}, which is {is_other} there; use the config "
-        "that it was trained with"
-    )
-
-
-def _read_pointer(pointer: Path) -> Path | None:
-    try:
-        text = pointer.read_bytes().decode().strip()
-    except (OSError, UnicodeDecodeError):
-        return None
-    return Path(text) if text.isprintable() and text.endswith(".pth") else None

@@ -1,0 +1,98 @@
+"""Which checkpoint a run goes on from, and whether a checkpoint is one of its model."""
+
+import logging
+from pathlib import Path
+
+from mmengine.runner import Runner
+
+from vfm_ss.checkpoint_reader import find_damage
+from vfm_ss.compat.runner import is_training, load_from
+
+#: mmengine's name for the file in a work dir that names the newest checkpoint.
+POINTER = "last_checkpoint"
+
+
+def newest_sound(
+    pointer: Path, folder: Path, checkpoints: list[Path], logger: logging.Logger
+) -> str | None:
+    """Return the checkpoint to go on from, or None where there is none yet.
+
+    Args:
+        pointer: mmengine's file in the work dir that names the newest checkpoint. One that it names
+            elsewhere comes first, as somebody wants it.
+        folder: Folder of the run's own checkpoints.
+        checkpoints: These, newest first; damaged ones are skipped with a warning.
+        logger: Of the run.
+
+    Raises:
+        FileNotFoundError: If the file names a checkpoint that is gone and there is no other.
+        ValueError: If none of them can be read.
+    """
+    named = _read_pointer(pointer)
+    if named is not None and named.is_file() and named.name not in [c.name for c in checkpoints]:
+        if named.parent.resolve() != folder.resolve():
+            logger.warning(
+                f"{pointer} names {named}, of another folder, and there is none of that name "
+                f"in {folder}: the run goes on from that one."
+            )
+        checkpoints = [named, *checkpoints]
+    if not checkpoints:
+        if named is not None:
+            raise FileNotFoundError(
+                f"{pointer} names {named}, which is gone, and there is no other checkpoint; "
+                f"delete {pointer.name} to train from the start"
+            )
+        logger.info(f"No checkpoint in {pointer.parent} yet: training from the start.")
+        return None
+    if named is None:
+        logger.warning(f"{pointer} is missing or damaged; looking at all checkpoints.")
+    reason = ""
+    for path in checkpoints:
+        try:
+            reason = find_damage(path)
+        except OSError as error:
+            reason = str(error)
+        if reason is None:
+            return str(path)
+        logger.warning(f"Skipped checkpoint {path}: {reason}.")
+    raise ValueError(
+        f"none of the {len(checkpoints)} checkpoint(s) in {checkpoints[-1].parent} can be "
+        f"read, the last one because {reason}; delete them to train from the start"
+    )
+
+
+def check_weights(runner: Runner, checkpoint: dict) -> None:
+    """Refuse weights that leave a model as it was made: mmengine would warn and go on.
+
+    Raises:
+        ValueError: If an evaluation lacks a weight, or a training gets none at all.
+    """
+    model = runner.model
+    while hasattr(model, "module"):  # processes, or augmentation in tests
+        model = model.module
+    state = checkpoint.get("state_dict", checkpoint)
+    shapes = {
+        key.removeprefix("module."): value.shape
+        for key, value in state.items()
+        if hasattr(value, "shape")
+    }
+    wanted = {name: value.shape for name, value in model.named_parameters()}
+    lacking = [name for name, shape in wanted.items() if shapes.get(name) != shape]
+    training = is_training(runner)
+    if len(lacking) < len(wanted) if training else not lacking:
+        return
+    first = lacking[0]
+    is_other = f"of shape {tuple(shapes[first])}" if first in shapes else "missing"
+    raise ValueError(
+        f"{load_from(runner)} is of another model: {len(lacking)} of {len(wanted)} weights do not "
+        f"fit, such as {first} {tuple(wanted[first])}, which is {is_other} there; use the config "
+        "that it was trained with"
+    )
+
+
+def _read_pointer(pointer: Path) -> Path | None:
+    try:
+        text = pointer.read_bytes().decode().strip()
+    except (OSError, UnicodeDecodeError):
+        return None
+    return Path(text) if text.isprintable() and text.endswith(".pth") else None
