@@ -14,7 +14,7 @@ from vfm_ss.cli.call import call
 from vfm_ss.cli.main import COMMANDS, main
 from vfm_ss.errors import UsageError
 from vfm_ss.protocol.records import read_record
-from vfm_ss.report.table import digits
+from vfm_ss.report.table_data import digits
 
 ROOT = Path(__file__).parents[2]
 

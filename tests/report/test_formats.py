@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from vfm_ss.protocol.runs import Run, Skipped, collect
 from vfm_ss.ranking.analysis import analyse
 from vfm_ss.report.formats import latex, markdown, render, table_csv, text
-from vfm_ss.report.table import Column, Table, Value, certainty, digits, duration
+from vfm_ss.report.table_data import Column, Table, Value, certainty, digits, duration
 from vfm_ss.text import printable
 
 NASTY = r"""<script>alert("1")</script> & 'q' \input{/etc/passwd} $x^2$ #_%~{} |`*[a](b)"""

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from vfm_ss.ranking.analysis import Analysis
 from vfm_ss.report import table as tables
-from vfm_ss.report.table import digits
+from vfm_ss.report.table_data import digits
 
 # Okabe and Ito's palette, which colour-blind readers can tell apart.
 BLUE, ORANGE, GREY, INK = "#0072B2", "#D55E00", "#B8BDC4", "#22272E"

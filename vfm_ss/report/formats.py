@@ -10,7 +10,7 @@ import textwrap
 from tabulate import tabulate
 
 from vfm_ss.ranking.analysis import Analysis
-from vfm_ss.report.table import Table, raw
+from vfm_ss.report.table_data import Table, raw
 from vfm_ss.report.tables import all_tables, summary, winner
 from vfm_ss.text import printable
 

@@ -18,7 +18,7 @@ from plotly.offline import get_plotlyjs
 
 from vfm_ss.ranking.analysis import Analysis
 from vfm_ss.report.plot_data import plot_data
-from vfm_ss.report.table import Table, Value, certainty, raw, title
+from vfm_ss.report.table_data import Table, Value, certainty, raw, title
 from vfm_ss.report.tables import all_tables, count, models_table, prediction_table, summary
 from vfm_ss.text import printable
 from vfm_ss.version import __version__

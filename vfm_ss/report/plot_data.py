@@ -5,7 +5,7 @@ import math
 import pandas as pd
 
 from vfm_ss.ranking.analysis import Analysis
-from vfm_ss.report.table import title
+from vfm_ss.report.table_data import title
 
 
 def plot_data(a: Analysis, target: str) -> dict:

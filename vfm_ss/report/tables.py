@@ -4,7 +4,7 @@ from vfm_ss.protocol.settings import SETTINGS
 from vfm_ss.protocol.vfms import VFMS
 from vfm_ss.ranking.analysis import Analysis, Comparison
 from vfm_ss.ranking.uncertainty import DRAWS
-from vfm_ss.report.table import (
+from vfm_ss.report.table_data import (
     Column,
     Table,
     Value,
