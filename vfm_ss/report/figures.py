@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from vfm_ss.ranking.analysis import Analysis
-from vfm_ss.report import table as tables
+from vfm_ss.report import table_data
 from vfm_ss.report.table_data import digits
 
 # Okabe and Ito's palette, which colour-blind readers can tell apart.
@@ -71,7 +71,7 @@ def write_figures(a: Analysis, folder: str | Path, target: str, name=str) -> lis
 
 def title(setting: str) -> str:
     """Return a setting's name, cut to what a figure has room for."""
-    return _cut(tables.title(setting))
+    return _cut(table_data.title(setting))
 
 
 def _cut(name: str) -> str:
