@@ -98,7 +98,12 @@ def test_an_unfinished_run_is_not_ranked(tmp_path):
         ("mae_b16_linear_ade20k", "train_cfg = dict(max_iters=f())", None, "no config beside"),
         ("some_run", CONFIG, None, "neither a config in it nor the folder is named like"),
         ("mae_b16_linear_ade20k", CONFIG, {"t": [{"loss": 1.0, "step": 5}]}, "hold no validation"),
-        ("mae_b16_linear_ade20k", CONFIG, {"t": [{"mIoU": 140.0, "step": 400}]}, "'miou' is 140"),
+        (
+            "mae_b16_linear_ade20k",
+            CONFIG,
+            {"t": [{"mIoU": 140.0, "step": 400}]},
+            "holds mIoU 140.0 at step 400, expected",
+        ),
     ],
 )
 def test_what_cannot_be_told_is_said(tmp_path, name, config, logs, message):

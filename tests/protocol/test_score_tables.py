@@ -30,18 +30,21 @@ def test_bad_rows_are_named_and_the_others_used(tmp_path):
         tmp_path,
         "vfm,setting,seed,miou\n"
         "a,default,0,abc\na,default,0,nan\na,default,0,101\na,default,one,50\n,default,0,50\n"
-        "a,default\n"
+        f"a,default\na,default,{9**20},50\na,default,0,4_7\n"
         "a,default,0,50\n",
     )
     runs, skipped = read_results(path)
     assert [r.miou for r in runs] == [50]
+    percent = "expected a number from 0 to 100 (percent)"
     assert [(s.path.rpartition(" ")[2], s.reason) for s in skipped] == [
-        ("2", "miou is 'abc', expected a number"),
-        ("3", "miou is 'nan', expected a number"),
-        ("4", "miou is 101.0, expected percent from 0 to 100"),
-        ("5", "seed is 'one', expected an integer or nothing"),
-        ("6", "vfm is '', expected a name"),
-        ("7", "miou is '', expected a number"),
+        ("2", f"miou is 'abc', {percent}"),
+        ("3", f"miou is 'nan', {percent}"),
+        ("4", f"miou is '101', {percent}"),
+        ("5", "seed is 'one', expected an integer of 64 bits, 0 or more"),
+        ("6", "vfm is '', expected a non-empty printable string"),
+        ("7", f"miou is '', {percent}"),
+        ("8", f"seed is '{9**20}', expected an integer of 64 bits, 0 or more"),
+        ("9", f"miou is '4_7', {percent}"),
     ]
 
 
@@ -51,6 +54,7 @@ def test_bad_rows_are_named_and_the_others_used(tmp_path):
         ("", "has no column 'vfm'; found no header"),
         ("vfm,miou\na,1\n", "has no column 'setting'; found vfm, miou"),
         ('vfm,setting,miou\n"a,default,1\n', "unexpected end of data"),
+        ("vfm,setting,miou,miou\na,default,1,2\n", "has the column 'miou' twice"),
     ],
 )
 def test_files_that_are_no_table_are_refused(tmp_path, text, message):

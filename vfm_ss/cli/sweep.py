@@ -93,7 +93,8 @@ def status(args: argparse.Namespace) -> int:
     planned = _plan(args, args.work_dirs[0]) if named else []
 
     def states():
-        found = discover(path for path in args.work_dirs if not planned or Path(path).is_dir())
+        roots = [path for path in args.work_dirs if not planned or Path(path).is_dir()]
+        found = discover(roots, _cannot_be_read)
         asked = [look(one.work_dir, one.name, one.seed) for one in planned]
         return list({os.path.realpath(s.path): s for s in (*found, *asked)}.values())
 
@@ -103,6 +104,11 @@ def status(args: argparse.Namespace) -> int:
     now = states()
     print(render(now), end="")
     return exit_status(now)
+
+
+def _cannot_be_read(error: OSError) -> None:
+    path = printable(str(error.filename))
+    print(f"not looked at: {path}: cannot be read: {error.strerror}", file=sys.stderr)
 
 
 def watch(states: Callable, render: Callable, seconds: float) -> list:

@@ -7,6 +7,7 @@ from mmengine.runner import Runner
 
 from vfm_ss.checkpoint_reader import find_damage
 from vfm_ss.compat.runner import is_training, load_from
+from vfm_ss.found_files import read
 
 #: mmengine's name for the file in a work dir that names the newest checkpoint.
 POINTER = "last_checkpoint"
@@ -92,7 +93,7 @@ def check_weights(runner: Runner, checkpoint: dict) -> None:
 
 def _read_pointer(pointer: Path) -> Path | None:
     try:
-        text = pointer.read_bytes().decode().strip()
-    except (OSError, UnicodeDecodeError):
+        text = read(pointer, 2**16).decode().strip()
+    except ValueError:
         return None
     return Path(text) if text.isprintable() and text.endswith(".pth") else None

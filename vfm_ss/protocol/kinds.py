@@ -1,10 +1,17 @@
-"""What fields of a record may hold; one table of fields says their kind, see `records.Record`."""
+"""What a value from a file may be: a record's or journal's field, a number of a log or a table.
+
+Each dataclass of them says the kinds of its fields, see `records.Record`; `check` holds them.
+"""
 
 import math
 import re
+import reprlib
 from collections.abc import Callable
-from dataclasses import field
+from dataclasses import field, fields
 from typing import NamedTuple
+
+_SHORT = reprlib.Repr()
+_SHORT.maxlevel, _SHORT.maxstring, _SHORT.maxlong, _SHORT.maxother = 2, 57, 57, 57
 
 
 class Kind(NamedTuple):
@@ -16,7 +23,7 @@ class Kind(NamedTuple):
 
 def short(value) -> str:
     """Show a value in an error, cut where it is long."""
-    text = repr(value)
+    text = _SHORT.repr(value)  # of a part only, where it is large
     return text if len(text) <= 60 else text[:57] + "..."
 
 
@@ -87,7 +94,14 @@ def _is_size(value) -> bool:
 
 
 def _is_values(value) -> bool:
-    return isinstance(value, dict) and all(isinstance(name, str) for name in value)
+    return isinstance(value, dict) and all(_is_plain(v) for v in value.values())
+
+
+def _is_plain(value, depth: int = 8) -> bool:
+    if isinstance(value, (list, dict)) and depth > 0:
+        parts = value.values() if isinstance(value, dict) else value
+        return all(_is_plain(part, depth - 1) for part in parts)
+    return value is None or isinstance(value, (str, bool)) or _is_number(value, -math.inf)
 
 
 def parts_of(**parts: Kind) -> Kind:
@@ -121,8 +135,11 @@ EVALUATIONS = Kind(
 VERSIONS = Kind(_is_versions, "an object {package: version}")
 LINES = Kind(_is_lines, "a list of printable strings")
 SIZE = Kind(_is_size, "a list [height, width] in pixels")
-VALUES = Kind(_is_values, "an object {name: value}")
+VALUES = Kind(_is_values, "an object {name: value}, nested 8 times at most")
 NUMBER = Kind(_is_number, "a number, 0 or more")
+FINITE = Kind(lambda v: _is_number(v, -math.inf), "a number")
+TEXT = Kind(lambda v: isinstance(v, str), "a string")
+LIST = Kind(lambda v: isinstance(v, list), "a list")
 FRACTION = Kind(lambda v: _is_number(v, 0, 1) and v > 0, "a number above 0, at most 1")
 
 
@@ -146,3 +163,15 @@ def known(kind: Kind, schema: int = 1):
 def filled(make: Callable[[], object], kind: Kind, schema: int = 1):
     """Return a field that is never None."""
     return field(default_factory=make, metadata={"kind": kind, "schema": schema})
+
+
+def check(data) -> None:
+    """Check every field of a dataclass whose fields are made by the functions above.
+
+    Raises:
+        ValueError: If a value is not of its field's kind; the message names the field.
+    """
+    for f in fields(data):
+        value, kind = getattr(data, f.name), f.metadata["kind"]
+        if not kind.accepts(value):
+            raise ValueError(f"field {f.name!r} is {short(value)}, expected {kind.expected}")

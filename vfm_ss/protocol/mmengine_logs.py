@@ -6,13 +6,19 @@ the length of the training and the seed.
 
 import ast
 import json
-import math
+import os
 import re
 import statistics
+import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
+from vfm_ss import found_files
+from vfm_ss.protocol import kinds as k
 from vfm_ss.protocol.records import Record
 from vfm_ss.protocol.settings import ConfigName, parse_config_name
+
+_CONFIG_BYTES = 2**20
 
 
 def read_plain_work_dir(path: str | Path) -> Record:
@@ -30,7 +36,7 @@ def read_plain_work_dir(path: str | Path) -> Record:
     """
     path = Path(path)
     config, name = _config(path)
-    history, step_seconds = _read_logs(sorted(path.glob("*/vis_data")))
+    history, step_seconds = _read_logs(path)
     if not history:
         raise ValueError(f"{path}: no record.json, and its logs hold no validation with mIoU")
     max_steps, seed = _facts(config) if config else (None, None)
@@ -39,8 +45,8 @@ def read_plain_work_dir(path: str | Path) -> Record:
             f"{path}: no record.json, and no config beside the logs that says how long the "
             "training is (train_cfg with max_iters or max_epochs)"
         )
-    if seed is None and (match := re.search(r"seed[_-]?(\d+)", str(path))):
-        seed = int(match[1])
+    if seed is None and (found := re.findall(r"seed[_-]?([0-9]{1,18})(?![0-9])", str(path))):
+        seed = int(found[-1])  # the folders above may be of many seeds
     step, miou = history[-1]
     return Record(
         name=str(name),
@@ -78,47 +84,54 @@ def _config(path: Path) -> tuple[Path | None, ConfigName]:
     )
 
 
-def _read_logs(folders: list[Path]) -> tuple[list[list], float | None]:
+def _read_logs(path: Path) -> tuple[list[list], float | None]:
     """Merge the logs of a run and its resumes: validations by step, median seconds of a step."""
     scores, seconds = {}, []
-    for folder in folders:
+    for folder in sorted(path.glob("*/vis_data")):
         whole = folder / "scalars.json"
-        for file in [whole] if whole.is_file() else sorted(folder.glob("*.json")):
+        for file in [whole] if os.path.lexists(whole) else sorted(folder.glob("*.json")):
             for line in _lines(file):
                 step, miou, time = line.get("step"), line.get("mIoU"), line.get("time")
-                if type(step) is not int or step < 0:
-                    continue
-                if _finite(miou):
+                if "mIoU" in line:
+                    if not (k.COUNT.accepts(step) and k.PERCENT.accepts(miou)):
+                        raise ValueError(
+                            f"{file}: holds mIoU {k.short(miou)} at step {k.short(step)}, expected "
+                            f"{k.PERCENT.expected} and {k.COUNT.expected}"
+                        )
                     scores[step] = float(miou)
-                elif "loss" in line and _finite(time) and time > 0:
+                elif "loss" in line and k.MORE_THAN_0.accepts(time):
                     seconds.append(time)
     history = [[step, scores[step]] for step in sorted(scores)]
     return history, statistics.median(seconds) if seconds else None
 
 
-def _lines(file: Path):
-    try:
-        text = file.read_text(encoding="utf-8")
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{file.parent.parent.parent}: {file} cannot be read: {error}") from None
-    for line in text.splitlines():
+def _lines(file: Path) -> Iterator[dict]:
+    """Yield the objects of a log.
+
+    Raises:
+        ValueError: If it cannot be read, or a line with a score that is not the last.
+    """
+    damaged = 0
+    for number, line in enumerate(found_files.lines(file), 1):
+        if damaged:
+            raise ValueError(f"{file}: line {damaged} holds a mIoU, but is damaged")
         try:
             value = json.loads(line)
         except (ValueError, RecursionError):  # the last line of a killed run may be cut off
+            damaged = number if b'"mIoU"' in line else 0
             continue
         if isinstance(value, dict):
             yield value
 
 
-def _finite(value) -> bool:
-    return type(value) in (int, float) and math.isfinite(value)
-
-
 def _facts(config: Path) -> tuple[int | None, int | None]:
     """Return (length of the training, seed) from a config's text, each None if not found."""
+    text = found_files.read(config, _CONFIG_BYTES)
     try:
-        tree = ast.parse(config.read_bytes())
-    except (OSError, ValueError, SyntaxError, RecursionError, MemoryError):
+        with warnings.catch_warnings():  # of escapes in its strings
+            warnings.simplefilter("ignore")
+            tree = ast.parse(text)
+    except (ValueError, SyntaxError, RecursionError, MemoryError):
         return None, None
     length = _constant(tree, "train_cfg", "max_iters") or _constant(tree, "train_cfg", "max_epochs")
     return length, _constant(tree, "randomness", "seed")

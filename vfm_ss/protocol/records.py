@@ -5,12 +5,11 @@ Standard library only. Reading executes nothing: a record is JSON and nothing el
 
 # ruff: noqa: RUF009  the functions of `kinds` return fields
 import json
-import os
-import stat
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
 from vfm_ss.files import write_atomically
+from vfm_ss.found_files import read_json
 from vfm_ss.protocol import kinds as k
 from vfm_ss.protocol.identity import config_hash
 from vfm_ss.protocol.settings import setting_name
@@ -19,7 +18,6 @@ SCHEMA = 2
 SCHEMAS = (1, SCHEMA)
 STATUSES = ("running", "finished")
 RECORD_NAME = "record.json"
-_MAX_BYTES = 16 * 2**20
 
 
 @dataclass
@@ -112,10 +110,7 @@ class Record:
         Raises:
             ValueError: If a value does not fit the schema; the message names the field.
         """
-        for f in fields(self):
-            value, kind = getattr(self, f.name), f.metadata["kind"]
-            if not kind.accepts(value):
-                raise ValueError(f"field {f.name!r} is {k.short(value)}, expected {kind.expected}")
+        k.check(self)
         if self.eval_dataset in (self.evaluations or ()):
             raise ValueError(
                 f"field 'evaluations' holds {self.eval_dataset!r} again, which is 'eval_dataset'"
@@ -209,36 +204,3 @@ def read_record(path: str | Path) -> Record:
         return Record(**{name: data[name] for name in kinds if name in data})
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
-
-
-def read_json(path: str | Path):
-    """Read one JSON file, refusing NaN, Infinity and anything that is not a regular file.
-
-    Raises:
-        ValueError: If it cannot be read; one line that names the file.
-    """
-    try:
-        info = os.stat(path)
-        if not stat.S_ISREG(info.st_mode):  # a named pipe would block for ever
-            raise ValueError("not a regular file")
-        if info.st_size > _MAX_BYTES:
-            raise ValueError(f"{info.st_size} bytes, too big for a record")
-        text = Path(path).read_bytes().decode("utf-8")
-        if not text.strip():
-            raise ValueError("the file is empty")
-        return json.loads(text, parse_constant=_refuse_constant)
-    except json.JSONDecodeError as error:
-        raise ValueError(
-            f"{path}: not valid JSON, perhaps truncated: {error.msg} "
-            f"(line {error.lineno}, column {error.colno})"
-        ) from None
-    except OSError as error:
-        raise ValueError(f"{path}: cannot be read: {error.strerror or error}") from None
-    except RecursionError:
-        raise ValueError(f"{path}: not a record: JSON nested too deeply") from None
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from None
-
-
-def _refuse_constant(name: str):
-    raise ValueError(f"holds {name}, expected a number or null")

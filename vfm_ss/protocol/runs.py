@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from vfm_ss.found_files import folders
 from vfm_ss.protocol.mmengine_logs import read_plain_work_dir
 from vfm_ss.protocol.records import RECORD_NAME, Record, read_record
 
@@ -109,13 +110,7 @@ def _candidates(paths: list[Path], skipped: list[Skipped]) -> Iterator[tuple]:
         if os.path.isfile(path):
             yield path, read_record
             continue
-        for folder, subfolders, files in os.walk(path, followlinks=True, onerror=unreadable):
-            subfolders.sort()
-            info = os.stat(folder)
-            if (info.st_dev, info.st_ino) in seen:  # reached again, or a loop
-                subfolders.clear()
-                continue
-            seen.add((info.st_dev, info.st_ino))
+        for folder, subfolders, files in folders(path, unreadable, seen):
             entries = {*files, *subfolders}
             if RECORD_NAME in entries:
                 yield Path(folder, RECORD_NAME), read_record

@@ -1,11 +1,17 @@
 """Numbers from elsewhere, as CSV: results of other runs, and scores to compare rankings with."""
 
 import csv
-import math
+import io
+import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+from vfm_ss.protocol import kinds as k
 from vfm_ss.protocol.runs import Run, Skipped
+
+_NAMES = ("vfm", "setting")
+_MAX_BYTES = 2**26
 
 
 def read_results(path: str | Path) -> tuple[list[Run], list[Skipped]]:
@@ -23,16 +29,13 @@ def read_results(path: str | Path) -> tuple[list[Run], list[Skipped]]:
     runs, skipped = [], []
     for where, row in _rows(path, ("vfm", "setting", "miou")):
         try:
-            miou = _number(row, "miou")
-            if not 0 <= miou <= 100:
-                raise ValueError(f"miou is {miou}, expected percent from 0 to 100")
-            seed = row.get("seed")
-            if seed and not seed.isdecimal():
-                raise ValueError(f"seed is {seed!r}, expected an integer or nothing")
-            for column in ("vfm", "setting"):
-                if not row[column] or not row[column].isprintable():
-                    raise ValueError(f"{column} is {row[column]!r}, expected a name")
-            runs.append(Run(row["setting"], row["vfm"], int(seed) if seed else None, miou, where))
+            vfm, setting = (_checked(row, column, row[column], k.NAME) for column in _NAMES)
+            miou = _checked(row, "miou", _number(row["miou"]), k.PERCENT)
+            seed = row.get("seed") or None
+            if seed is not None:
+                number = int(seed) if re.fullmatch("[0-9]{1,19}", seed) else None
+                seed = _checked(row, "seed", number, k.COUNT)
+            runs.append(Run(setting, vfm, seed, miou, where))
         except ValueError as error:
             skipped.append(Skipped(where, str(error)))
     return runs, skipped
@@ -53,11 +56,16 @@ def read_outside(path: str | Path) -> tuple[dict[str, dict[str, float]], list[Sk
     """
     scores, skipped = {}, []
     for where, row in _rows(path, ("vfm",)):
+        try:
+            _checked(row, "vfm", row["vfm"], k.NAME)
+        except ValueError as error:
+            skipped.append(Skipped(where, str(error)))
+            continue
         for column, text in row.items():
             if column == "vfm" or not text:
                 continue
             try:
-                value = _number(row, column)
+                value = _checked(row, column, _number(text), k.FINITE)
             except ValueError as error:
                 skipped.append(Skipped(where, str(error)))
                 continue
@@ -73,28 +81,38 @@ def read_outside(path: str | Path) -> tuple[dict[str, dict[str, float]], list[Sk
 def _rows(path: str | Path, columns: tuple[str, ...]) -> Iterator[tuple[str, dict]]:
     """Yield ('file line N', row with stripped values)."""
     try:
-        with open(path, encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file, restkey="", restval="", strict=True)
-            names = [name.strip() for name in reader.fieldnames or ()]
-            missing = [column for column in columns if column not in names]
-            if missing:
-                raise ValueError(
-                    f"has no column {missing[0]!r}; found {', '.join(names) or 'no header'}"
-                )
-            reader.fieldnames = names
-            for row in reader:
-                row.pop("", None)
-                yield f"{path} line {reader.line_num}", {k: v.strip() for k, v in row.items()}
+        with open(path, "rb") as file:  # a pipe is fine here: somebody has named it
+            data = file.read(_MAX_BYTES + 1)
+        if len(data) > _MAX_BYTES:
+            raise ValueError(f"too big, expected at most {_MAX_BYTES} bytes")
+        text = io.StringIO(data.decode("utf-8-sig"), newline="")
+        reader = csv.DictReader(text, restkey="", restval="", strict=True)
+        names = [name.strip() for name in reader.fieldnames or ()]
+        missing = [column for column in columns if column not in names]
+        if missing:
+            raise ValueError(
+                f"has no column {missing[0]!r}; found {', '.join(names) or 'no header'}"
+            )
+        twice = [name for name in names if name and names.count(name) > 1]
+        if twice:
+            raise ValueError(f"has the column {twice[0]!r} twice")
+        reader.fieldnames = names
+        for row in reader:
+            row.pop("", None)
+            yield f"{path} line {reader.line_num}", {c: v.strip() for c, v in row.items()}
     except (OSError, ValueError, csv.Error) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise ValueError(f"{path}: {reason}") from None
 
 
-def _number(row: dict, column: str) -> float:
+def _number(text: str) -> float | None:
     try:
-        value = float(row[column])
+        return None if "_" in text else float(text)  # Python reads 4_7 as 47
     except ValueError:
-        value = math.nan
-    if not math.isfinite(value):
-        raise ValueError(f"{column} is {row[column]!r}, expected a number")
+        return None
+
+
+def _checked(row: dict, column: str, value: Any, kind: k.Kind) -> Any:
+    if not kind.accepts(value):
+        raise ValueError(f"{column} is {k.short(row[column])}, expected {kind.expected}")
     return value

@@ -1,12 +1,14 @@
 """What sweeps did for one run: ``sweep.json``, written by whoever holds the sweep's lock of it."""
 
+# ruff: noqa: RUF009  the functions of `kinds` return fields
 import json
 import os
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import get_args
 
-from vfm_ss.protocol.records import read_json
+from vfm_ss.files import write_atomically
+from vfm_ss.found_files import read_json
+from vfm_ss.protocol import kinds as k
 from vfm_ss.run_lock import SWEEP_LOCK, RunLock, RunLockedError
 
 JOURNAL_NAME = "sweep.json"
@@ -21,23 +23,23 @@ class Attempt:
     a time limit), which is no failure.
     """
 
-    sweep: str  # id of the sweep that started it
-    started: float | int  # seconds since the epoch
-    result: str = "running"
-    pid: int | None = None  # leads its process group; None before it starts
-    error: str | None = None  # one line
+    sweep: str = k.required(k.TEXT)  # id of the sweep that started it
+    started: float = k.required(k.NUMBER)  # seconds since the epoch
+    result: str = k.filled(lambda: "running", k.TEXT)
+    pid: int | None = k.known(k.COUNT)  # leads its process group; None before it starts
+    error: str | None = k.known(k.TEXT)  # one line
 
 
 @dataclass
 class Journal:
     """The attempts at one run."""
 
-    name: str  # of the config
-    seed: int
-    job: str | None = None  # of Slurm, that trains it or will
-    error: str | None = None  # why the run has failed, None while it has not
-    attempts: list = field(default_factory=list)
-    schema: int = _SCHEMA
+    name: str = k.required(k.TEXT)  # of the config
+    seed: int = k.required(k.COUNT)
+    job: str | None = k.known(k.TEXT)  # of Slurm, that trains it or will
+    error: str | None = k.known(k.TEXT)  # why the run has failed, None while it has not
+    attempts: list = k.filled(list, k.LIST)
+    schema: int = k.filled(lambda: _SCHEMA, k.one_of((_SCHEMA,)))
 
     def failures(self, sweep: str) -> list[Attempt]:
         """Return the failed attempts of a sweep."""
@@ -45,9 +47,8 @@ class Journal:
 
     def write(self, folder: str | Path) -> None:
         """Write it into a run's folder, as a whole or not at all."""
-        temp = Path(folder, f".{JOURNAL_NAME}.tmp")
-        temp.write_text(json.dumps(asdict(self), indent=1) + "\n", encoding="utf-8")
-        os.replace(temp, Path(folder, JOURNAL_NAME))
+        text = json.dumps(asdict(self), indent=1) + "\n"
+        write_atomically(Path(folder, JOURNAL_NAME), text.encode())
 
 
 def read_journal(folder: str | Path) -> Journal | None:
@@ -94,8 +95,9 @@ def register(
 def _checked(cls, data, path: Path):
     if not isinstance(data, dict) or (cls is Journal and data.get("schema") != _SCHEMA):
         raise ValueError(f"{path}: not a journal of this version of vfm_ss; delete the file")
-    values = {f.name: data.get(f.name) for f in fields(cls)}
-    for f in fields(cls):
-        if type(values[f.name]) not in (get_args(f.type) or (f.type,)):
-            raise ValueError(f"{path}: field {f.name!r} is no {f.type}; delete the file")
-    return cls(**values)
+    found = cls(**{f.name: data.get(f.name) for f in fields(cls)})
+    try:
+        k.check(found)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}; delete the file") from None
+    return found

@@ -1,10 +1,11 @@
 """What the end of a log says: how far a run is, and why it failed. Any bytes are read."""
 
-import os
 import re
 import stat
 from pathlib import Path
 from typing import NamedTuple
+
+from vfm_ss.found_files import tail
 
 #: What a run's processes print, in its folder.
 LOG_NAME = "train.log"
@@ -29,7 +30,7 @@ class Progress(NamedTuple):
 def progress(log: Path) -> Progress | None:
     """Return what mmengine's last training line in a log says, or None."""
     found = None
-    for found in _STEP.finditer(tail(log)):  # noqa: B007  the last one
+    for found in _STEP.finditer(tail(log, _TAIL_BYTES)):  # noqa: B007  the last one
         pass
     if found is None:
         return None
@@ -54,25 +55,12 @@ def last_error(log: Path, start: int = 0) -> str:
     Returns:
         One line without control sequences, or ''.
     """
-    text = _ESCAPE.sub("", tail(log, start).decode("utf-8", "replace"))
+    text = _ESCAPE.sub("", tail(log, _TAIL_BYTES, start).decode("utf-8", "replace"))
     lines = [line.strip() for line in text.splitlines() if any(map(str.isalnum, line))]
     for line in reversed(lines):
         if _EXCEPTION.match(line) and "ChildFailedError" not in line:
             return shorten(line)
     return shorten(lines[-1]) if lines else ""
-
-
-def tail(path: Path, start: int = 0) -> bytes:
-    """Return the end of a file, from byte ``start`` at the earliest; b'' if it cannot be read."""
-    try:
-        info = os.stat(path)
-        if not stat.S_ISREG(info.st_mode):  # a named pipe would block for ever
-            return b""
-        with open(path, "rb") as file:
-            file.seek(max(start, info.st_size - _TAIL_BYTES))
-            return file.read(_TAIL_BYTES)
-    except OSError:
-        return b""
 
 
 def newest_log(folder: Path) -> Path | None:

@@ -4,12 +4,13 @@ import json
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from tabulate import tabulate
 
+from vfm_ss.found_files import folders
 from vfm_ss.protocol.records import RECORD_NAME, Record, read_record
 from vfm_ss.run_lock import RUN_LOCK, run_holder
 from vfm_ss.sweep.journal import JOURNAL_NAME, Journal, read_journal
@@ -87,27 +88,30 @@ def look(folder: str | Path, name: str | None = None, seed: int | None = None) -
     )
 
 
-def discover(roots: Iterable[str | Path]) -> list[RunState]:
+def discover(
+    roots: Iterable[str | Path], unreadable: Callable[[OSError], None] = lambda error: None
+) -> list[RunState]:
     """Look at every run below some folders.
+
+    Args:
+        roots: The folders.
+        unreadable: Called with what cannot be listed.
 
     Raises:
         ValueError: If a folder does not exist.
     """
-    found = {}
+    found, seen = [], set()
     for root in map(Path, roots):
         if not root.is_dir():
             raise ValueError(f"{root}: no such folder")
-        for folder, subfolders, files in os.walk(root, followlinks=True):
-            key = os.path.realpath(folder)
+        for folder, subfolders, files in folders(root, unreadable, seen):
             is_run = not _MARKS.isdisjoint([*files, *subfolders]) or any(
                 os.path.isdir(os.path.join(folder, name, "vis_data")) for name in subfolders
             )
-            # Nothing below a run, nor below what is reached again, perhaps by a loop.
-            below = [] if is_run or key in found else subfolders
-            subfolders[:] = sorted(s for s in below if not s.startswith("."))
-            if key not in found:
-                found[key] = look(folder) if is_run else None
-    return [state for state in found.values() if state is not None]
+            if is_run:
+                found.append(look(folder))
+            subfolders[:] = [s for s in subfolders if not (is_run or s.startswith("."))]
+    return found
 
 
 def exit_status(states: Iterable[RunState]) -> int:

@@ -15,7 +15,7 @@ from torch import nn
 from vfm_ss import checkpoint_reader
 from vfm_ss.compat.timm import hub_file
 from vfm_ss.files import damaged
-from vfm_ss.protocol.records import read_json
+from vfm_ss.found_files import read_json
 
 # Parts of published checkpoints that a dense backbone drops on purpose, whatever their layout:
 # classifier and projection heads, and what only pretraining uses (mask tokens, the MAE decoder,
