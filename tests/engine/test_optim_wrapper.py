@@ -20,6 +20,7 @@ def build(**kwargs):
         ("auto", "fp32", torch.float32),
         ("fp32", "fp32", torch.float32),
         ("bf16", "bf16", torch.bfloat16),
+        ("mixed", "bf16", torch.bfloat16),
     ],
 )
 @pytest.mark.skipif(torch.cuda.is_available(), reason="auto is fp16 on a GPU")

@@ -57,12 +57,12 @@ class TestAmp:
     @pytest.mark.parametrize(
         ("device", "kind", "expected"),
         [
-            ("cuda", None, dict(type="AmpOptimWrapper", loss_scale="dynamic")),
-            ("cuda", "OptimWrapper", dict(type="AmpOptimWrapper", loss_scale="dynamic")),
+            ("cuda", None, dict(type="MixedPrecisionOptimWrapper", precision="mixed")),
+            ("cuda", "OptimWrapper", dict(type="MixedPrecisionOptimWrapper", precision="mixed")),
             ("cuda", "AmpOptimWrapper", dict(type="AmpOptimWrapper")),
-            ("cuda", "MixedPrecisionOptimWrapper", dict(precision="fp16")),
-            ("cpu", "OptimWrapper", dict(type="MixedPrecisionOptimWrapper", precision="bf16")),
-            ("cpu", "MixedPrecisionOptimWrapper", dict(precision="bf16")),
+            ("cuda", "MixedPrecisionOptimWrapper", dict(precision="mixed")),
+            ("cpu", "OptimWrapper", dict(type="MixedPrecisionOptimWrapper", precision="mixed")),
+            ("cpu", "MixedPrecisionOptimWrapper", dict(precision="mixed")),
         ],
     )
     def test_it_means_mixed_precision_for_every_wrapper(self, device, kind, expected, monkeypatch):
@@ -70,7 +70,7 @@ class TestAmp:
         cfg = config()
         if kind:
             cfg.optim_wrapper.type = kind
-        launch._force_mixed_precision(cfg)
+        launch.force_mixed_precision(cfg)
         kept = {"type": kind, "optimizer": {"type": "AdamW"}}
         assert cfg.optim_wrapper.to_dict() == {**kept, **expected}
 
@@ -79,7 +79,7 @@ class TestAmp:
         cfg = config()
         cfg.optim_wrapper.type = "ApexOptimWrapper"
         with pytest.raises(ValueError, match=r"--amp goes with .* on a CPU, not with ApexOptim"):
-            launch._force_mixed_precision(cfg)
+            launch.force_mixed_precision(cfg)
 
 
 def test_accumulation_is_the_loop_s(toy):

@@ -211,7 +211,8 @@ def test_exit_status_and_counts(folder, make_record, capsys):
     assert "3 runs: 1 done, 1 missing, 1 failed" in out
     assert main(["status", "w", "--format", "json"]) == 1
     data = json.loads(capsys.readouterr().out)
-    assert data["counts"] == {"done": 1, "missing": 1, "stopped": 0, "failed": 1, "running": 0}
+    assert data["counts"] == {"done": 1, "missing": 1, "stopped": 0, "failed": 1, "other": 0,
+                              "running": 0}  # fmt: skip
     assert [run["path"] for run in data["runs"]] == ["w/a/seed0", "w/b/seed0", "w/c/seed0"]
 
 

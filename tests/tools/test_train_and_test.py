@@ -8,6 +8,7 @@ import cv2
 import pytest
 import torch
 
+from vfm_ss.cli.identities import ask
 from vfm_ss.protocol.records import read_record
 
 pytestmark = pytest.mark.slow
@@ -40,6 +41,9 @@ def test_train_test_and_resume(project, tool):
     assert (record.precision, record.seed, record.patch) == ("fp32", 0, 16)
     assert 0 < record.step_seconds * 3 < record.train_seconds * 3
     assert record.iou["wall"] > 0
+    (asked,) = ask([[str(project / "tiny.py"), "--seed", "3", "--micro-batch", "2"]])
+    assert asked.config == record.config, "known without training, whatever the runner adds"
+    assert asked.hash == record.config_hash
 
     # The checkpoint gives the validation's numbers again, and pictures of them.
     log = tool(

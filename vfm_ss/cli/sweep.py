@@ -44,13 +44,16 @@ def main(argv: Sequence[str] | None = None, prog: str = "vfm-ss sweep") -> int:
 
 def run(args: argparse.Namespace) -> int:
     """Train what is not done yet; ``tools/sweep.py run``."""
+    from vfm_ss.cli.identities import identified, refuse_other_runs
     from vfm_ss.sweep.local import LocalSweep, local_slots
     from vfm_ss.sweep.status import exit_status, look, table
     from vfm_ss.sweep.worker import Rules
 
     runs = _plan(args, args.work_dir)
+    runs = identified(runs, only_finished=args.dry_run)
+    refuse_other_runs(runs)
     if args.dry_run:
-        states = [look(one.work_dir).state for one in runs]
+        states = [look(one.work_dir, asked=one.asked).state for one in runs]
         for one, state in zip(runs, states, strict=True):
             if state not in ("done", "running"):
                 print(one.shell())
@@ -76,7 +79,7 @@ def run(args: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         _say("interrupted; the same command goes on from here" + sweep.advice())
         return 130
-    states = [look(one.work_dir, one.name, one.seed) for one in runs]
+    states = [look(one.work_dir, one.name, one.seed, one.asked) for one in runs]
     print("\n" + table(states), end="")
     return exit_status(states)
 
@@ -87,15 +90,16 @@ def _say(line: str) -> None:
 
 def status(args: argparse.Namespace) -> int:
     """Show how far the runs are; ``tools/sweep.py status``."""
+    from vfm_ss.cli.identities import identified
     from vfm_ss.sweep.status import as_json, discover, exit_status, look, table
 
     named = args.vfms or args.settings or args.configs
-    planned = _plan(args, args.work_dirs[0]) if named else []
+    planned = identified(_plan(args, args.work_dirs[0]), only_finished=True) if named else []
 
     def states():
         roots = [path for path in args.work_dirs if not planned or Path(path).is_dir()]
         found = discover(roots, _cannot_be_read)
-        asked = [look(one.work_dir, one.name, one.seed) for one in planned]
+        asked = [look(one.work_dir, one.name, one.seed, one.asked) for one in planned]
         return list({os.path.realpath(s.path): s for s in (*found, *asked)}.values())
 
     render = as_json if args.format == "json" else table
@@ -118,7 +122,7 @@ def watch(states: Callable, render: Callable, seconds: float) -> list:
         while True:
             now = states()
             print("\x1b[H\x1b[2J" * sys.stdout.isatty() + render(now), flush=True)
-            if all(state.state in ("done", "failed") for state in now):
+            if all(state.state in ("done", "failed", "other") for state in now):
                 break
             time.sleep(seconds)
     return now
@@ -127,11 +131,10 @@ def watch(states: Callable, render: Callable, seconds: float) -> list:
 def _plan(args: argparse.Namespace, work_dir: str):
     from vfm_ss.sweep.plan import expand
 
-    options = []
+    options = ["--amp"] if args.amp else []
     if args.command is run:
-        options += ["--amp"] if args.amp else []
         options += ["--micro-batch", str(args.micro_batch)] if args.micro_batch else []
-        options += ["--cfg-options", *args.cfg_options] if args.cfg_options else []
+    options += ["--cfg-options", *args.cfg_options] if args.cfg_options else []
     return expand(
         work_dir,
         _flat(args.vfms),
@@ -254,9 +257,7 @@ def _add_run(commands) -> None:
     faults.add_argument("--retry-seconds", type=_SECONDS, default=10.0, metavar="S", help=pause)
     hang = "a run that writes nothing for so long has failed (default: %(default)g)"
     faults.add_argument("--hang-minutes", type=_MINUTES, default=30.0, metavar="M", help=hang)
-    train = p.add_argument_group("handed on to tools/train.py")
-    train.add_argument("--cfg-options", nargs="+", metavar="KEY=VALUE")
-    train.add_argument("--amp", action="store_true")
+    train = _add_overrides(p)
     train.add_argument("--micro-batch", type=_POSITIVE, metavar="N")
     slurm = p.add_argument_group("where")
     slurm.add_argument("--executor", choices=("local", "slurm"), default="local")
@@ -282,6 +283,7 @@ def _add_status(commands) -> None:
     p.set_defaults(command=status)
     p.add_argument("work_dirs", nargs="+", metavar="WORK_DIR")
     _add_grid(p)
+    _add_overrides(p)
     p.add_argument(
         "--watch",
         nargs="?",
@@ -291,6 +293,13 @@ def _add_status(commands) -> None:
         help="show it again and again, until nothing is left to do (default: every %(const)g s)",
     )
     p.add_argument("--format", choices=("text", "json"), default="text")
+
+
+def _add_overrides(p: argparse.ArgumentParser):
+    train = p.add_argument_group("handed on to tools/train.py; what a run trains follows from them")
+    train.add_argument("--cfg-options", nargs="+", metavar="KEY=VALUE")
+    train.add_argument("--amp", action="store_true")
+    return train
 
 
 def _add_grid(p: argparse.ArgumentParser) -> None:

@@ -9,7 +9,6 @@ from mmengine.device import get_device
 from mmengine.runner import Runner
 
 from vfm_ss.errors import UsageError
-from vfm_ss.models.precision import resolve_precision
 from vfm_ss.protocol.identity import EFFECTIVE_BATCH
 from vfm_ss.run_lock import hold_run
 
@@ -47,7 +46,7 @@ def train(
     """
     cfg = _load_config(config, cfg_options, work_dir, launcher, local_rank)
     if amp:
-        _force_mixed_precision(cfg)
+        force_mixed_precision(cfg)
     if seed is not None:
         cfg.randomness = {**cfg.get("randomness", {}), "seed": seed}
     if micro_batch is not None:
@@ -151,17 +150,20 @@ def _share_effective_batch(cfg: Config) -> None:
     cfg.train_dataloader.batch_size = share
 
 
-def _force_mixed_precision(cfg: Config) -> None:
-    """Do what ``--amp`` says, for our optimiser wrapper and for mmengine's own two."""
+def force_mixed_precision(cfg: Config) -> None:
+    """Do what ``--amp`` says, for our optimiser wrapper and for mmengine's own two.
+
+    The config becomes the same on every device, so that a run keeps its identity.
+
+    Raises:
+        ValueError: If the wrapper is another one, or the device lacks what it asks for.
+    """
     kind = cfg.optim_wrapper.get("type", "OptimWrapper")
     on_cpu = get_device() == "cpu"
     if kind == "AmpOptimWrapper" and not on_cpu:
         return  # it is so already
-    if kind == "OptimWrapper" and not on_cpu:
-        cfg.optim_wrapper.update(type="AmpOptimWrapper", loss_scale="dynamic")
-    elif kind in ("OptimWrapper", "MixedPrecisionOptimWrapper"):
-        precision = resolve_precision("mixed", get_device())
-        cfg.optim_wrapper.update(type="MixedPrecisionOptimWrapper", precision=precision)
+    if kind in ("OptimWrapper", "MixedPrecisionOptimWrapper"):
+        cfg.optim_wrapper.update(type="MixedPrecisionOptimWrapper", precision="mixed")
     else:
         raise ValueError(
             f"--amp goes with optim_wrapper.type MixedPrecisionOptimWrapper or OptimWrapper on "

@@ -33,7 +33,7 @@ def MixedPrecisionOptimWrapper(precision: str = "auto", **kwargs) -> OptimWrappe
 
     Args:
         precision: ``'fp32'``; ``'fp16'`` with dynamic loss scaling, on a GPU; ``'bf16'``; or
-            ``'auto'``, fp16 on a GPU as the authors train, fp32 on a CPU.
+            ``'auto'``, fp16 on a GPU as the authors train, fp32 on a CPU; ``'mixed'``, bf16 there.
         **kwargs: See mmengine's ``OptimWrapper``.
 
     Raises:

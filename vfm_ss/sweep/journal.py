@@ -39,6 +39,7 @@ class Journal:
     job: str | None = k.known(k.TEXT)  # of Slurm, that trains it or will
     error: str | None = k.known(k.TEXT)  # why the run has failed, None while it has not
     attempts: list = k.filled(list, k.LIST)
+    config_hash: str | None = k.known(k.CHECKSUM)  # of what was last asked for
     schema: int = k.filled(lambda: _SCHEMA, k.one_of((_SCHEMA,)))
 
     def failures(self, sweep: str) -> list[Attempt]:
@@ -74,11 +75,17 @@ def open_journal(folder: str | Path, name: str, seed: int) -> Journal:
 
 
 def register(
-    folder: Path, name: str, seed: int, job: str | None = None, error: str | None = None
+    folder: Path,
+    name: str,
+    seed: int,
+    job: str | None = None,
+    error: str | None = None,
+    config_hash: str | None = None,
 ) -> None:
     """Note that a run is planned, so that status knows, or that it waits as ``job`` or has failed.
 
-    Whoever looks after the run already, writes its journal alone.
+    Whoever looks after the run already, writes its journal alone. ``config_hash`` says of which
+    configuration it is; None where that is not known.
     """
     folder.mkdir(parents=True, exist_ok=True)
     lock = RunLock(folder, SWEEP_LOCK)
@@ -87,7 +94,7 @@ def register(
     except RunLockedError:
         return
     journal = open_journal(folder, name, seed)
-    journal.job, journal.error = job, error
+    journal.job, journal.error, journal.config_hash = job, error, config_hash
     journal.write(folder)
     lock.release()
 

@@ -11,7 +11,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from vfm_ss.run_lock import run_holder
 from vfm_ss.sweep.journal import register
 from vfm_ss.sweep.plan import PlannedRun
-from vfm_ss.sweep.status import look
+from vfm_ss.sweep.status import finished_before, look
 from vfm_ss.sweep.worker import Rules, Worker
 
 _POLL_SECONDS = 0.5
@@ -66,12 +66,12 @@ class LocalSweep:
 
     def _sort_out(self) -> None:
         for run in list(self._waiting):
-            state = look(run.work_dir).state
-            if state == "done":
-                self._say(f"finished before: {run}")
+            found = look(run.work_dir, asked=run.asked)
+            if found.state == "done":
+                self._say(finished_before(run, found))
                 self._waiting.remove(run)
-            elif state != "running":
-                register(run.work_dir, run.name, run.seed)
+            elif found.state != "running":
+                register(run.work_dir, run.name, run.seed, config_hash=run.config_hash)
 
     def _start(self) -> None:
         """Start runs that nobody trains while there are slots."""

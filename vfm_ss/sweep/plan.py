@@ -4,11 +4,12 @@ import os
 import shlex
 import sys
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from vfm_ss.protocol.settings import SETTINGS, config_name, is_published
 from vfm_ss.protocol.vfms import FAMILIES, VFMS
+from vfm_ss.sweep.identity import Asked
 
 #: The configs and tools of the repository, which also travel inside an installed package.
 _MIM = Path(__file__).resolve().parents[1] / ".mim"
@@ -22,10 +23,17 @@ class PlannedRun:
     seed: int
     work_dir: Path  # WORK_DIR/NAME/seedK
     command: tuple[str, ...]  # trains it, from its last checkpoint if there is one
+    arguments: tuple[str, ...] = ()  # those of tools/train.py in it
+    asked: Asked | None = field(default=None, compare=False, repr=False)  # what that would train
 
     def __str__(self) -> str:
         """Name it in messages."""
         return f"{self.name} seed {self.seed}"
+
+    @property
+    def config_hash(self) -> str | None:
+        """Checksum of its configuration, where that has been asked."""
+        return self.asked.hash if self.asked else None
 
     def shell(self) -> str:
         """Return the command as one would type it."""
@@ -95,10 +103,11 @@ def _run(work_dir: Path, config: Path, seed: int, options: Sequence[str], gpus: 
     command = [sys.executable]
     if gpus > 1:  # --standalone finds a free port, so that runs do not meet
         command += ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={gpus}"]
-    command += [_short(_MIM / "tools" / "train.py"), str(config)]
-    command += ["--seed", str(seed), "--work-dir", str(folder), "--resume"]
-    command += ["--launcher", "pytorch"] if gpus > 1 else []
-    return PlannedRun(config.stem, seed, folder, (*command, *options))
+    command += [_short(_MIM / "tools" / "train.py")]
+    arguments = [str(config), "--seed", str(seed), "--work-dir", str(folder), "--resume"]
+    arguments += ["--launcher", "pytorch"] if gpus > 1 else []
+    arguments += options
+    return PlannedRun(config.stem, seed, folder, (*command, *arguments), tuple(arguments))
 
 
 def _config_file(name: str) -> Path:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from vfm_ss.sweep.journal import open_journal, register
 from vfm_ss.sweep.plan import PlannedRun
-from vfm_ss.sweep.status import look
+from vfm_ss.sweep.status import finished_before, look
 from vfm_ss.sweep.worker import Rules, Worker
 
 #: Folder of submitit's files in a work dir.
@@ -71,15 +71,15 @@ class SlurmSweep:
         """
         queue, todo = queued_jobs() or set(), []
         for run in self._runs:
-            state = look(run.work_dir).state
-            if state in ("done", "running"):
-                self._say(
-                    f"{'finished before' if state == 'done' else 'trained by another'}: {run}"
-                )
+            found = look(run.work_dir, asked=run.asked)
+            if found.state == "done":
+                self._say(finished_before(run, found))
+            elif found.state == "running":
+                self._say(f"trained by another: {run}")
             elif self._jobs[run] in queue:
                 self._say(f"waits in Slurm's queue already: {run}")
             else:
-                register(run.work_dir, run.name, run.seed)
+                register(run.work_dir, run.name, run.seed, config_hash=run.config_hash)
                 todo.append(run)
         workers = [Worker(run, self._rules, self._id, os.getcwd()) for run in todo]
         try:
@@ -89,7 +89,7 @@ class SlurmSweep:
             raise ValueError(f"Slurm refuses the jobs: {reason}") from None
         for run, job in zip(todo, jobs, strict=True):
             self._jobs[run] = job.job_id
-            register(run.work_dir, run.name, run.seed, job.job_id)
+            register(run.work_dir, run.name, run.seed, job.job_id, config_hash=run.config_hash)
             self._say(f"submitted: {run}")
 
     def wait(self) -> None:

@@ -13,12 +13,15 @@ from tabulate import tabulate
 from vfm_ss.found_files import folders
 from vfm_ss.protocol.records import RECORD_NAME, Record, read_record
 from vfm_ss.run_lock import RUN_LOCK, run_holder
+from vfm_ss.sweep.identity import HOLDS_OTHER, Asked, difference, is_compared
 from vfm_ss.sweep.journal import JOURNAL_NAME, Journal, read_journal
 from vfm_ss.sweep.logs import newest_log, progress
+from vfm_ss.sweep.plan import PlannedRun
 from vfm_ss.text import GAP, printable
 
-#: In the order of the table. ``stopped``: begun, but nobody trains it; ``missing``: not begun.
-STATES = ("running", "failed", "stopped", "missing", "done")
+#: In the order of the table. ``other``: the folder holds another run than the one that was asked
+#: for; ``stopped``: begun, but nobody trains it; ``missing``: not begun.
+STATES = ("running", "other", "failed", "stopped", "missing", "done")
 #: A folder that holds one of these, or what mmengine writes, is a run's.
 _MARKS = {RECORD_NAME, JOURNAL_NAME, RUN_LOCK}
 
@@ -45,13 +48,20 @@ class RunState:
         return f"{self.name} seed {GAP if self.seed is None else self.seed}"
 
 
-def look(folder: str | Path, name: str | None = None, seed: int | None = None) -> RunState:
+def look(
+    folder: str | Path,
+    name: str | None = None,
+    seed: int | None = None,
+    asked: Asked | None = None,
+) -> RunState:
     """Find out how far a run is.
 
     Args:
         folder: Its folder; need not exist.
         name: Name of its config, if its files do not say.
         seed: Its seed, if its files do not say.
+        asked: What it is to train. Only a run of the same configuration is done; without it, one
+            of the configuration that its last sweep was given.
     """
     folder = Path(folder)
     notes: list[str] = []
@@ -60,9 +70,16 @@ def look(folder: str | Path, name: str | None = None, seed: int | None = None) -
     log = newest_log(folder)
     logged = progress(log) if log else None
     state = _state(folder, record, journal, log)
+    other = _other(record, journal, asked) if state == "done" else None
+    if other:
+        state = "other"
+    elif state == "done" and asked is not None and not is_compared(record):
+        notes.append("its record does not say its configuration, which was not compared")
     if state == "missing" and journal and journal.job:
         notes.append(f"submitted as Slurm job {journal.job}")
-    errors = [journal.error, *(a.error for a in reversed(journal.attempts))] if journal else []
+    errors = [other] if other else []
+    if journal:
+        errors += [journal.error, *(a.error for a in reversed(journal.attempts))]
     seeded = re.fullmatch(r"seed(\d{1,9})", folder.absolute().name)
     steps = [source for source in (logged, record) if source]
     if name is None:
@@ -86,6 +103,11 @@ def look(folder: str | Path, name: str | None = None, seed: int | None = None) -
         log=str(log) if log else None,
         note="; ".join(notes),
     )
+
+
+def finished_before(run: PlannedRun, found: RunState) -> str:
+    """Say that a run is done already, and what of it could not be compared."""
+    return f"finished before: {run}" + (f" ({found.note})" if found.note else "")
 
 
 def discover(
@@ -115,9 +137,12 @@ def discover(
 
 
 def exit_status(states: Iterable[RunState]) -> int:
-    """Return 0 if all runs are done, 1 if one has failed, 3 if some are still to do, or none."""
+    """Return 0 if all runs are done, 1 if one has failed, 3 if some are still to do, or none.
+
+    A folder that holds another run than the one asked for is a failure, too.
+    """
     kinds = {state.state for state in states}
-    return 1 if "failed" in kinds else 0 if kinds == {"done"} else 3
+    return 1 if kinds & {"failed", "other"} else 0 if kinds == {"done"} else 3
 
 
 def table(states: Iterable[RunState]) -> str:
@@ -146,7 +171,9 @@ def table(states: Iterable[RunState]) -> str:
 
 def _remarks(s: RunState) -> list[str]:
     lines = [f"{s}: {s.note}"] if s.note else []
-    if s.error:
+    if s.state == "other":
+        lines = [f"{s}: {s.error}", *lines]
+    elif s.error:
         verb = "failed" if s.state == "failed" else f"{s.state}, but failed before"
         lines = [f"{s} {verb}: {s.error}", f"    log: {s.log or 'none'}", *lines]
     return lines
@@ -187,9 +214,27 @@ def _state(folder: Path, record: Record | None, journal: Journal | None, log: Pa
     return "stopped" if begun else "missing"
 
 
+def _other(record: Record, journal: Journal | None, asked: Asked | None) -> str | None:
+    """Say how a finished run differs from the one that was asked for, where it does."""
+    if asked is not None:
+        other = difference(record, asked)
+        return None if other is None else f"{HOLDS_OTHER}: {other}"
+    hashes = {record.config_hash, journal.config_hash if journal else None}
+    return None if len(hashes) < 2 or None in hashes else f"{HOLDS_OTHER} than its sweep was given"
+
+
 def _record(folder: Path) -> Record | None:
     path = folder / RECORD_NAME
     return read_record(path) if os.path.lexists(path) else None
+
+
+def finished_record(folder: str | Path) -> Record | None:
+    """Return the record of a finished run; None where there is none that can be read."""
+    try:
+        record = _record(Path(folder))
+    except ValueError:
+        return None
+    return record if record is not None and record.status == "finished" else None
 
 
 def _or_note(read, folder: Path, notes: list[str]):

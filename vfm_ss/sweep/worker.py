@@ -10,11 +10,13 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 
-from vfm_ss.protocol.records import RECORD_NAME, read_record
+from vfm_ss.protocol.records import RECORD_NAME
 from vfm_ss.run_lock import RUN_LOCK, SWEEP_LOCK, RunLock, RunLockedError, holder
+from vfm_ss.sweep.identity import HOLDS_OTHER, difference
 from vfm_ss.sweep.journal import JOURNAL_NAME, Attempt, Journal, open_journal
 from vfm_ss.sweep.logs import LOG_NAME, last_error
 from vfm_ss.sweep.plan import PlannedRun
+from vfm_ss.sweep.status import finished_record
 
 #: Seconds that a training has to end by itself after SIGTERM.
 GRACE_SECONDS = 10.0
@@ -101,6 +103,8 @@ class Worker:
     def _train(self) -> str:
         journal = self._journal = self._open_journal()
         while not self._finished():
+            if other := self._other_run():
+                return self._fail(other)
             failed = journal.failures(self.sweep)
             if len(failed) > self.rules.retries:
                 return self._fail(failed[-1].error)
@@ -127,7 +131,7 @@ class Worker:
     def _open_journal(self) -> Journal:
         """Read the journal, and note how that attempt ended whose sweep did not live to see it."""
         journal = open_journal(self.folder, self.run.name, self.run.seed)
-        journal.error = None
+        journal.error, journal.config_hash = None, self.run.config_hash
         for attempt in journal.attempts:
             if attempt.result != "running":
                 continue
@@ -192,7 +196,7 @@ class Worker:
     def _describe(self, log: Path, start: int) -> str:
         status = self._process.returncode
         if status == 0:
-            return (
+            return self._other_run() or (
                 f"ended without a finished {RECORD_NAME}: does the config have RecordHook and a "
                 "validation at its last step?"
             )
@@ -203,10 +207,15 @@ class Worker:
         return f"killed by {signal.Signals(-status).name if known else f'signal {-status}'}{hint}"
 
     def _finished(self) -> bool:
-        try:
-            return read_record(self.folder / RECORD_NAME).status == "finished"
-        except ValueError:
-            return False
+        return finished_record(self.folder) is not None and self._other_run() is None
+
+    def _other_run(self) -> str | None:
+        """Say how a finished run in the folder differs from ours, where it does."""
+        record, asked = finished_record(self.folder), self.run.asked
+        if record is None or asked is None:
+            return None
+        other = difference(record, asked)
+        return None if other is None else f"{HOLDS_OTHER}: {other}"
 
     def _fail(self, error: str | None) -> str:
         self._journal.error = error or "failed"

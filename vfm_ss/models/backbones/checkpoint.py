@@ -15,19 +15,13 @@ from torch import nn
 from vfm_ss import checkpoint_reader
 from vfm_ss.compat.timm import hub_file
 from vfm_ss.files import damaged
-from vfm_ss.found_files import read_json
+from vfm_ss.protocol.weight_files import REMEDY, file_in, pieces_of
 
 # Parts of published checkpoints that a dense backbone drops on purpose, whatever their layout:
 # classifier and projection heads, and what only pretraining uses (mask tokens, the MAE decoder,
 # the token predictors of EVA-02 and BEiT-3, the pool of SigLIP, the neck of SAM).
 _DROPPED = ("head.", "head_dist.", "mask_token", "decoder_", "attn_pool.", "lm_head.")
 _DROPPED += ("mlm_head.", "mim_head.", "neck.")
-
-_REMEDY = "download it again, or pass a .safetensors or .pth file that holds a state dict"
-
-# What a folder of the Hugging Face Hub calls its weights, the first that is there counts.
-_HUB_FILES = ("model.safetensors.index.json", "model.safetensors")
-_HUB_FILES += ("pytorch_model.bin.index.json", "pytorch_model.bin")
 
 
 def read_hub(vit: nn.Module) -> tuple[dict[str, torch.Tensor], str, list[Path]]:
@@ -68,14 +62,6 @@ def published_name(vit: nn.Module) -> str:
     return f"{cfg['architecture']}.{cfg['tag']}" if cfg.get("tag") else cfg["architecture"]
 
 
-def files_of(path: str | Path) -> list[Path]:
-    """Return the files that `read_file` reads."""
-    path = Path(path).expanduser()
-    path = _file_in(path) if path.is_dir() else path
-    pieces = _pieces(path).values() if path.name.endswith(".index.json") else ()
-    return [path, *(path.with_name(name) for name in dict.fromkeys(pieces))]
-
-
 def read_file(path: str | Path) -> dict[str, torch.Tensor]:
     """Read a local ``.safetensors`` or weights-only ``.pth`` checkpoint.
 
@@ -93,7 +79,7 @@ def read_file(path: str | Path) -> dict[str, torch.Tensor]:
     """
     path = Path(path).expanduser()
     if path.is_dir():
-        path = _file_in(path)
+        path = file_in(path)
     if not path.is_file():
         raise FileNotFoundError(
             f"pretrained weights {path} do not exist; give the path of a .safetensors or .pth "
@@ -102,51 +88,29 @@ def read_file(path: str | Path) -> dict[str, torch.Tensor]:
     if path.name.endswith(".index.json"):
         return _read_pieces(path)
     code = "pickled objects other than tensors ({})"
-    state_dict = checkpoint_reader.read(path, remedy=_REMEDY, code=code)
+    state_dict = checkpoint_reader.read(path, remedy=REMEDY, code=code)
     for key in ("state_dict", "model"):
         if isinstance(state_dict, dict) and isinstance(state_dict.get(key), dict):
             state_dict = state_dict[key]
             break
     if not isinstance(state_dict, dict) or not all(isinstance(key, str) for key in state_dict):
         reason = f"it holds no state dict: {type(state_dict).__name__}"
-        raise ValueError(damaged(path, reason, _REMEDY))
+        raise ValueError(damaged(path, reason, REMEDY))
     return timm.models.clean_state_dict(state_dict)
-
-
-def _file_in(folder: Path) -> Path:
-    """Return the weights in a folder of the Hugging Face Hub."""
-    found = next((folder / name for name in _HUB_FILES if (folder / name).is_file()), None)
-    if found is None:
-        raise FileNotFoundError(
-            f"{folder} holds no weights: expected one of {', '.join(_HUB_FILES)}; give the path of "
-            "the file itself if it is called otherwise"
-        )
-    return found
 
 
 def _read_pieces(index: Path) -> dict[str, torch.Tensor]:
     """Read a checkpoint in several files, each weight from the file that the index names."""
-    files, merged = _pieces(index), {}
+    files, merged = pieces_of(index), {}
     for file in dict.fromkeys(files.values()):
         piece = read_file(index.with_name(file))
         promised = {name for name, where in files.items() if where == file}
         if promised != set(piece):
             name = sorted(promised ^ set(piece))[0]
             reason = f"it {'lacks' if name in promised else 'holds'} {name}, against {index.name}"
-            raise ValueError(damaged(index.with_name(file), reason, _REMEDY))
+            raise ValueError(damaged(index.with_name(file), reason, REMEDY))
         merged |= piece
     return merged
-
-
-def _pieces(index: Path) -> dict[str, str]:
-    """Return the file of every weight, as the index of a checkpoint names it."""
-    content = read_json(index)
-    files = content.get("weight_map") if isinstance(content, dict) else None
-    if not isinstance(files, dict) or not all(
-        isinstance(file, str) and Path(file).name == file for file in files.values()
-    ):
-        raise ValueError(damaged(index, "it has no weight_map of files next to it", _REMEDY))
-    return files
 
 
 def to_float32(state_dict: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

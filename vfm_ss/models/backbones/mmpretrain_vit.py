@@ -16,6 +16,7 @@ from timm.layers import (
 from torch import Tensor, nn
 
 from vfm_ss.compat.mmpretrain import init_weights_quietly
+from vfm_ss.protocol.weight_files import files_of
 
 from . import checkpoint
 from .plain_vit import PlainViT
@@ -128,7 +129,7 @@ class MMPretrainViT(PlainViT):
                 "for random weights"
             )
         state_dict = _of_backbone(_read(pretrained), pretrained)
-        return state_dict, str(pretrained), checkpoint.files_of(pretrained)
+        return state_dict, str(pretrained), files_of(pretrained)
 
     def _convert(self, state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
         own = self.vit.state_dict()

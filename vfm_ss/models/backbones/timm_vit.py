@@ -11,6 +11,7 @@ from timm.models import group_parameters
 from torch import Tensor, nn
 
 from vfm_ss.compat.timm import apply_filter, create_model, stop_rope_augmentation
+from vfm_ss.protocol.weight_files import files_of
 
 from . import checkpoint
 from .layouts import from_transformers, refuse_dropped_biases, unwrap
@@ -78,7 +79,7 @@ class TimmViT(PlainViT):
         return (
             checkpoint.read_file(pretrained),
             str(pretrained),
-            checkpoint.files_of(pretrained),
+            files_of(pretrained),
         )
 
     def _convert(self, state_dict: dict[str, Tensor]) -> dict[str, Tensor]:

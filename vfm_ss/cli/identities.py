@@ -1,0 +1,144 @@
+"""What ``vfm-ss train`` would train, asked of mmengine's configs without training.
+
+A sweep asks for all of its runs in one process of its own, and stays without mmengine itself: that
+process takes a second to start and some hundredths for each config, without torch.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from vfm_ss.cli.call import foreseen
+from vfm_ss.errors import UsageError
+from vfm_ss.protocol.identity import identity
+from vfm_ss.sweep.identity import HOLDS_OTHER, Asked, difference
+from vfm_ss.sweep.plan import PlannedRun
+from vfm_ss.sweep.status import finished_record
+
+_ROOT = Path(__file__).resolve().parents[2]
+
+
+def identified(runs: Sequence[PlannedRun], only_finished: bool = False) -> list[PlannedRun]:
+    """Find out what the runs of a sweep would train.
+
+    Args:
+        runs: The runs.
+        only_finished: Ask for those alone in whose folder there is a finished run, where the
+            others are not to be trained now.
+
+    Returns:
+        The runs with ``asked`` set; those without arguments stay as they are.
+
+    Raises:
+        UsageError: If a config or an option cannot be read.
+    """
+    wanted = [
+        run.arguments and not (only_finished and finished_record(run.work_dir) is None)
+        for run in runs
+    ]
+    asked = iter(ask([run.arguments for run, yes in zip(runs, wanted, strict=True) if yes]))
+    return [
+        replace(run, asked=next(asked)) if yes else run
+        for run, yes in zip(runs, wanted, strict=True)
+    ]
+
+
+def refuse_other_runs(runs: Sequence[PlannedRun]) -> None:
+    """Refuse a sweep that would take another configuration's finished runs for its own.
+
+    Raises:
+        UsageError: If a folder holds one; the line says what differs.
+    """
+    found = []
+    for run in runs:
+        record = finished_record(run.work_dir) if run.asked else None
+        other = difference(record, run.asked) if record else None
+        if other:
+            found.append(f"{run.work_dir}: {HOLDS_OTHER}: {other}")
+    if found:
+        more = f" ({len(found) - 1} more folders do)" if len(found) > 1 else ""
+        raise UsageError(
+            f"{found[0]}{more}; give another --work-dir, the options of that run, or delete its "
+            "folder"
+        )
+
+
+def ask(commands: Sequence[Sequence[str]]) -> list[Asked]:
+    """Return what some commands would train.
+
+    Args:
+        commands: Arguments of ``vfm-ss train``, one list for each command.
+
+    Raises:
+        UsageError: If a config or an option cannot be read.
+    """
+    if not commands:
+        return []
+    path = os.pathsep.join(filter(None, (str(_ROOT), os.environ.get("PYTHONPATH"))))
+    done = subprocess.run(
+        [sys.executable, "-m", "vfm_ss.cli.identities"],
+        input=json.dumps([list(command) for command in commands]),
+        env={**os.environ, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+    )
+    lines = done.stdout.splitlines()
+    if done.returncode != 0 or not lines:
+        told = done.stderr.strip().splitlines()
+        raise UsageError(told[-1] if told else f"the configs cannot be read: {done.returncode}")
+    return [Asked(**found) for found in json.loads(lines[-1])]
+
+
+def answer(commands: Sequence[Sequence[str]]) -> list[dict]:
+    """Do `ask`'s work, in its process.
+
+    Raises:
+        UsageError: If a config or an option cannot be read.
+    """
+    from vfm_ss.cli.train import parser
+
+    read = parser("vfm-ss train")
+    found: dict[str, dict] = {}
+    answers = []
+    for command in commands:
+        args = read.parse_args(command)
+        key = json.dumps([args.config, args.cfg_options, args.amp], default=str)
+        if key not in found:
+            found[key] = _of(args.config, args.cfg_options, args.amp)
+        answers.append(found[key])
+    return answers
+
+
+def _of(file: str, options: dict, amp: bool) -> dict:
+    from mmengine.config import Config
+
+    try:
+        cfg = Config.fromfile(file, import_custom_modules=False)
+        cfg.merge_from_dict(options)
+        if amp:
+            from vfm_ss.engine.launch import force_mixed_precision
+
+            force_mixed_precision(cfg)
+        return {"config": identity(cfg), "weights": _weights(cfg)}
+    except Exception as error:  # a config is code
+        reason = foreseen(error) or f"{type(error).__name__}: {error}"
+        raise UsageError(f"config {file} cannot be read: {' '.join(reason.split())}") from error
+
+
+def _weights(cfg) -> str | bool | None:
+    if cfg.get("load_from") is not None:
+        return str(cfg.load_from)
+    backbone = (cfg.get("model") or {}).get("backbone") or {}
+    pretrained = backbone.get("pretrained")
+    return pretrained if isinstance(pretrained, bool) or pretrained is None else str(pretrained)
+
+
+if __name__ == "__main__":
+    try:
+        print(json.dumps(answer(json.load(sys.stdin))))
+    except (UsageError, ImportError) as error:
+        sys.exit(str(error))
