@@ -47,7 +47,7 @@ setup(
     license="Apache-2.0",
     packages=find_packages(include=["vfm_ss", "vfm_ss.*"]),
     entry_points={"console_scripts": ["vfm-ss = vfm_ss.cli.main:main"]},
-    package_data={"vfm_ss": [*mim_files(), "report/templates/*"]},
+    package_data={"vfm_ss": [*mim_files(), "report/templates/*", "protocol/*.csv"]},
     python_requires=">=3.10,<3.13",
     classifiers=[f"Programming Language :: Python :: 3.{minor}" for minor in (10, 11, 12)],
     install_requires=requirements("runtime"),

@@ -1,6 +1,7 @@
 import pytest
 
 from vfm_ss.protocol.score_tables import read_outside, read_results
+from vfm_ss.protocol.vfms import FAMILIES
 
 
 def write(tmp_path, text):
@@ -85,3 +86,13 @@ def test_outside_scores_are_read_with_gaps(tmp_path):
 def test_outside_without_scores_is_refused(tmp_path):
     with pytest.raises(ValueError, match="holds no score"):
         read_outside(write(tmp_path, "vfm,top1\na,\n"))
+
+
+def test_the_papers_table_is_shipped_and_nothing_is_pooled():
+    scores, skipped = read_outside("paper")
+    assert skipped == []
+    assert sum(map(len, scores.values())) == 12  # of 18 numbers printed, 6 have no other beside
+    assert {vfm for values in scores.values() for vfm in values} < {*FAMILIES["paper"]}
+    fine = scores["IN1K fine-tuning, accuracy, 1024 tokens (paper, Table 1)"]
+    assert fine == {"eva02": 88.3, "dinov2": 88.9}
+    assert scores["IN1K zero-shot, accuracy, 196 tokens (paper, Table 1)"]["siglip"] == 76.2

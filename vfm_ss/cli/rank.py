@@ -104,7 +104,7 @@ def parser(prog: str) -> argparse.ArgumentParser:
         default=[],
         metavar="CSV",
         help="scores to compare the rankings with, such as ImageNet accuracy: column vfm and one "
-        "per score",
+        "per score; 'paper' for those of the paper's Table 1",
     )
     p.add_argument(
         "--note",

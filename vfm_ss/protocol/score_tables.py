@@ -10,6 +10,10 @@ from typing import Any
 from vfm_ss.protocol import kinds as k
 from vfm_ss.protocol.runs import Run, Skipped
 
+#: Table 1 of the paper (arXiv 2404.12172) as printed: what others published of its ten VFMs, as
+#: ViT-B and at their highest pretraining image size. A row per number.
+PAPER_TABLE = Path(__file__).with_name("paper_table1.csv")
+
 _NAMES = ("vfm", "setting")
 _MAX_BYTES = 2**26
 
@@ -46,7 +50,9 @@ def read_outside(path: str | Path) -> tuple[dict[str, dict[str, float]], list[Sk
 
     Args:
         path: A CSV file with a column ``vfm``; every other column is one score, higher is better.
-            An empty cell is a gap.
+            An empty cell is a gap. ``'paper'`` stands for `PAPER_TABLE`, whose scores of different
+            data sets, protocols and numbers of tokens are scores of their own; those of one VFM
+            alone, with which nothing can be compared, are left out.
 
     Returns:
         ``{score: {vfm: value}}``, and every cell that was not used.
@@ -54,6 +60,8 @@ def read_outside(path: str | Path) -> tuple[dict[str, dict[str, float]], list[Sk
     Raises:
         ValueError: If the file cannot be read, lacks the column or holds no score.
     """
+    if path == "paper":
+        return _paper_scores(), []
     scores, skipped = {}, []
     for where, row in _rows(path, ("vfm",)):
         try:
@@ -76,6 +84,14 @@ def read_outside(path: str | Path) -> tuple[dict[str, dict[str, float]], list[Sk
     if not any(scores.values()):
         raise ValueError(f"{path}: holds no score: expected a column vfm and one per score")
     return {column: values for column, values in scores.items() if values}, skipped
+
+
+def _paper_scores() -> dict[str, dict[str, float]]:
+    scores = {}
+    for _, row in _rows(PAPER_TABLE, ("vfm", "value")):
+        name = "{dataset} {protocol}, {metric}, {tokens} tokens (paper, Table 1)".format(**row)
+        scores.setdefault(name, {})[row["vfm"]] = float(row["value"])
+    return {name: values for name, values in scores.items() if len(values) > 1}
 
 
 def _rows(path: str | Path, columns: tuple[str, ...]) -> Iterator[tuple[str, dict]]:
