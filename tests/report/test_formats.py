@@ -8,10 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vfm_ss.protocol.runs import Run, Skipped, collect
+from vfm_ss.protocol.score_tables import read_results
 from vfm_ss.ranking.analysis import analyse
 from vfm_ss.report.formats import latex, markdown, render, table_csv, text
 from vfm_ss.report.table_data import Column, Table, Value, certainty, digits, duration
-from vfm_ss.text import printable
+from vfm_ss.report.tables import all_tables
+from vfm_ss.text import from_cell, printable, to_cell
 
 NASTY = r"""<script>alert("1")</script> & 'q' \input{/etc/passwd} $x^2$ #_%~{} |`*[a](b)"""
 
@@ -180,3 +182,42 @@ def test_empty_columns_are_dropped_only_where_asked():
     table = Table("k", "t", columns, [[1, None, None], [2, "", None]])
     assert [c.key for c in table.without_empty("b").columns] == ["a", "c"]
     assert table.without_empty("b").rows == [[1, None], [2, None]]
+
+
+words = st.text(st.sampled_from("=+-@'\t\r\n;a ") | st.characters(exclude_categories=["Cs"]))
+
+
+@given(words)
+def test_no_word_begins_a_formula_and_every_word_comes_back(word):
+    cell = to_cell(word)
+    assert all(part.lstrip(" ")[:1] not in tuple("=+-@") for part in re.split(r"[;\t\r\n]", cell))
+    assert cell[:1] not in ("\t", "\r")
+    assert from_cell(cell) == word
+
+
+FORMULAS = ["=cmd|' /C calc'!A0", "+1", "-x", "@SUM(A1)", "'=1", "''", "a;=1", "it's", '=1,2"3"']
+
+
+def test_names_that_are_formulas_leave_as_text_and_are_read_back(tmp_path):
+    runs = [
+        Run(setting, vfm, 0, 40.0 + sign * i, "x")
+        for setting, sign in (("=s", 1), ("-t", -1))
+        for i, vfm in enumerate(FORMULAS)
+    ]
+    analysis = analyse(runs, baseline="=s")
+    (table,) = (t for t in all_tables(analysis, "-t") if t.key == "runs")
+    for written in (render(analysis, "csv", "-t"), table_csv(table)):
+        rows = list(csv.reader(io.StringIO(written)))
+        head, body = rows[0], rows[1:]
+        names = [head.index("setting"), head.index("vfm")]
+        for row in body:
+            assert all(row[i][0] not in "=+-@" for i in names)
+            assert ";=" not in "".join(row)
+        if "tau" in head:  # a number below 0 stays one
+            assert {row[head.index("tau")] for row in body} == {"", "-1.0"}
+    (tmp_path / "runs.csv").write_text(table_csv(table))
+    read, skipped = read_results(tmp_path / "runs.csv")
+    assert skipped == []
+    assert {(r.setting, r.vfm, r.seed, r.miou) for r in read} == {
+        (r.setting, r.vfm, r.seed, r.miou) for r in runs
+    }

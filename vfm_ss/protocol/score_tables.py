@@ -9,6 +9,7 @@ from typing import Any
 
 from vfm_ss.protocol import kinds as k
 from vfm_ss.protocol.runs import Run, Skipped
+from vfm_ss.text import from_cell
 
 #: Table 1 of the paper (arXiv 2404.12172) as printed: what others published of its ten VFMs, as
 #: ViT-B and at their highest pretraining image size. A row per number.
@@ -101,9 +102,9 @@ def _rows(path: str | Path, columns: tuple[str, ...]) -> Iterator[tuple[str, dic
             data = file.read(_MAX_BYTES + 1)
         if len(data) > _MAX_BYTES:
             raise ValueError(f"too big, expected at most {_MAX_BYTES} bytes")
-        text = io.StringIO(data.decode("utf-8-sig"), newline="")
-        reader = csv.DictReader(text, restkey="", restval="", strict=True)
-        names = [name.strip() for name in reader.fieldnames or ()]
+        table = io.StringIO(data.decode("utf-8-sig"), newline="")
+        reader = csv.DictReader(table, restkey="", restval="", strict=True)
+        names = [from_cell(name.strip()) for name in reader.fieldnames or ()]
         missing = [column for column in columns if column not in names]
         if missing:
             raise ValueError(
@@ -115,7 +116,10 @@ def _rows(path: str | Path, columns: tuple[str, ...]) -> Iterator[tuple[str, dic
         reader.fieldnames = names
         for row in reader:
             row.pop("", None)
-            yield f"{path} line {reader.line_num}", {c: v.strip() for c, v in row.items()}
+            yield (
+                f"{path} line {reader.line_num}",
+                {c: from_cell(v.strip()) for c, v in row.items()},
+            )
     except (OSError, ValueError, csv.Error) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise ValueError(f"{path}: {reason}") from None

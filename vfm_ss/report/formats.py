@@ -12,7 +12,7 @@ from tabulate import tabulate
 from vfm_ss.ranking.analysis import Analysis
 from vfm_ss.report.table_data import Table, raw
 from vfm_ss.report.tables import all_tables, summary, winner
-from vfm_ss.text import printable
+from vfm_ss.text import printable, to_cell
 
 _MARKDOWN = re.compile(r"([\\`*\[\]|#~])")
 
@@ -89,10 +89,9 @@ def table_csv(table: Table) -> str:
     """Render a table as CSV with full precision; a gap is empty."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(column.key for column in table.columns)
+    writer.writerow(to_cell(column.key) for column in table.columns)
     for row in table.rows:
-        values = map(raw, row)
-        writer.writerow(" ".join(map(str, v)) if isinstance(v, tuple) else v for v in values)
+        writer.writerow(map(_cell, map(raw, row)))
     return out.getvalue()
 
 
@@ -139,8 +138,15 @@ def _models_csv(a: Analysis) -> str:
         low, high = setting["tau_ci"] or (None, None)
         setting |= {"tau_low": low, "tau_high": high}
         for model in setting["models"]:
-            writer.writerow([name, *(setting[k] for k in top), *(model[k] for k in columns)])
+            values = [name, *(setting[k] for k in top), *(model[k] for k in columns)]
+            writer.writerow(map(_cell, values))
     return out.getvalue()
+
+
+def _cell(value):
+    if isinstance(value, tuple):
+        value = " ".join(map(str, value))
+    return to_cell(value) if isinstance(value, str) else value
 
 
 def _number(value) -> float | None:
