@@ -2,6 +2,7 @@
 
 import vfm_ss.registry  # noqa: F401  registers everything
 
+from .folder import FolderDataset
 from .gta import GTADataset
 from .published import RawADE20KDataset, RawCityscapesDataset, RawVOC2012Dataset
 from .storage import ArchiveBackend
@@ -9,6 +10,7 @@ from .transforms import LoadImage, LoadLabel, LoadRandomCrop, ResizeToCover
 
 __all__ = [
     "ArchiveBackend",
+    "FolderDataset",
     "GTADataset",
     "LoadImage",
     "LoadLabel",

@@ -15,7 +15,7 @@ from mmseg.registry import DATASETS
 from prettytable import PrettyTable
 from rich.progress import track
 
-from .probe import PROBES, Pair, class_names, parts, quoted, read_pair, spread
+from .probe import PROBES, Pair, class_names, image_paths, parts, quoted, read_pair, spread
 from .transforms.labels import label_table, stored_values
 
 
@@ -178,24 +178,31 @@ def check_config(
         workers: Number of processes that read.
 
     Returns:
-        0 where everything is complete and usable, else 1.
+        0 where everything is complete and usable, and nothing is evaluated that was trained on,
+        else 1.
     """
     cfg = Config.fromfile(path)
     cfg.merge_from_dict(options or {})
     init_default_scope(cfg.get("default_scope", "mmseg"))
-    good, seen = True, []
+    good, seen, trained = True, [], set()
     for split in ("train", "val", "test"):
         loader = cfg.get(f"{split}_dataloader")
         if loader is None or loader.dataset in seen:
             continue
         seen.append(loader.dataset)
         try:
-            datasets = parts(DATASETS.build(_without_probe(loader.dataset)))
+            dataset = DATASETS.build(_without_probe(loader.dataset))
         except (ValueError, OSError) as error:
             print(f"{split}: UNUSABLE: {error}", file=sys.stderr)
             good = False
             continue
-        good &= _check_split(split, datasets, quick, workers)
+        good &= _check_split(split, parts(dataset), quick, workers)
+        images = image_paths(dataset)
+        if split == "train":
+            trained = images
+        elif both := sorted(images & trained):
+            print(f"  UNUSABLE: {len(both)} images of {split} are in train, too: {both[0]}, ...")
+            good = False
     if not good:
         print("data: not complete or not usable")
     elif quick:

@@ -45,6 +45,15 @@ def class_names(dataset) -> list[str]:
     return list(names) if names else [str(k) for k in range(254)]
 
 
+def image_paths(dataset) -> set[str]:
+    """Return the paths of a dataset's images, also of one in wrappers; empty where it has none."""
+    found = set()
+    for part in parts(dataset):
+        for index in range(len(part)):
+            found.add(part.get_data_info(index).get("img_path"))
+    return found - {None}
+
+
 def read_pair(dataset, index: int, image: bool = True) -> Pair:
     """Read a label and, unless told otherwise, its image.
 

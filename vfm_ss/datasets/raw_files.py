@@ -138,34 +138,33 @@ class RawFilesMixin(OpenDatasetMixin):
                 "at once; set seg_map_suffix to the end of the labels' names, '_mask.png' for "
                 "a.png and a_mask.png, or data_prefix.seg_map_path to their folder"
             )
-        images = self._stems(img_dir, self.img_suffix, ann_dir)
-        if ann_dir == img_dir and self.seg_map_suffix.endswith(self.img_suffix):
+        images = self._files(img_dir, self.img_suffix, ann_dir)
+        if ann_dir == img_dir:
             # A label beside its image, a.png and a_mask.png, ends like an image.
-            end = self.seg_map_suffix.removesuffix(self.img_suffix)
-            images = {stem for stem in images if not stem.endswith(end)}
-        if self.ann_file:
-            listed = self._listed()
-            self._refuse_missing(listed - images, img_dir, self.img_suffix, self.ann_file)
-            images = listed
+            end = self.seg_map_suffix
+            images = {stem: name for stem, name in images.items() if not name.endswith(end)}
+        listed = self._listed(images) if self.ann_file else set(images)
+        self._refuse_missing(listed - images.keys(), img_dir, self.img_suffix, self.ann_file)
+        labels = {}
         if ann_dir:
-            labels = self._stems(ann_dir, self.seg_map_suffix, img_dir)
-            self._refuse_missing(images - labels, ann_dir, self.seg_map_suffix, img_dir)
+            labels = self._files(ann_dir, self.seg_map_suffix, img_dir)
+            self._refuse_missing(listed - labels.keys(), ann_dir, self.seg_map_suffix, img_dir)
             if not self.ann_file:
-                self._refuse_missing(labels - images, img_dir, self.img_suffix, ann_dir)
+                self._refuse_missing(labels.keys() - listed, img_dir, self.img_suffix, ann_dir)
         shared = dict(
             **self.label_rules(), resize_label=self.resize_label, bit_depth=self.bit_depth
         )
         data_list = []
-        for stem in images:
-            info = dict(img_path=posixpath.join(img_dir, stem + self.img_suffix), **shared)
+        for stem in listed:
+            info = dict(img_path=posixpath.join(img_dir, images[stem]), **shared)
             if ann_dir:
-                info["seg_map_path"] = posixpath.join(ann_dir, stem + self.seg_map_suffix)
+                info["seg_map_path"] = posixpath.join(ann_dir, labels[stem])
             info["seg_fields"] = []
             data_list.append(info)
         return data_list
 
-    def _stems(self, folder: str, suffix: str, other: str | None = None) -> set[str]:
-        """Return the files of a folder, but not those of the `other` in it, without suffix."""
+    def _files(self, folder: str, suffix: str, other: str | None = None) -> dict[str, str]:
+        """Return the files of a folder, but not those of the `other` in it, by name without end."""
         if not fileio.isdir(folder, self.backend_args):
             raise FileNotFoundError(
                 f"{folder} does not exist: put {self.DOWNLOAD} there or set data_root (now "
@@ -175,15 +174,20 @@ class RawFilesMixin(OpenDatasetMixin):
         if other and other.startswith(f"{folder}/"):
             inner = other[len(folder) + 1 :].rstrip("/") + "/"
             names = [name for name in names if not name.startswith(inner)]
-        stems = {name[: -len(suffix)] for name in names if name.endswith(suffix)}
-        if not stems:
+        files = self.chosen(names, suffix, folder)
+        if not files:
             kinds = Counter(posixpath.splitext(name)[1] or name for name in names)
             found = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common(3))
+            wanted = f"no file ends in {suffix!r}" if suffix else "no image"
             raise ValueError(
-                f"{folder}: no file ends in {suffix!r} (found: {found or 'nothing'}); complete the "
-                "folder, or set img_suffix and seg_map_suffix of the dataset"
+                f"{folder}: {wanted} (found: {found or 'nothing'}); complete the folder, or set "
+                "img_suffix and seg_map_suffix of the dataset"
             )
-        return stems
+        return files
+
+    def chosen(self, names: list[str], suffix: str, folder: str) -> dict[str, str]:
+        """Return the files that end in a suffix, by their names without it."""
+        return {name[: -len(suffix)]: name for name in names if name.endswith(suffix)}
 
     def _names(self, folder: str) -> list[str]:
         return list(
@@ -192,8 +196,12 @@ class RawFilesMixin(OpenDatasetMixin):
             )
         )
 
-    def _listed(self) -> set[str]:
-        """Read the list of samples; a line that is repeated counts once, and is noted."""
+    def _listed(self, images: dict[str, str]) -> set[str]:
+        """Read the list of samples; a line that is repeated counts once, and is noted.
+
+        Args:
+            images: The files that there are, by their names without end.
+        """
         if not fileio.isfile(self.ann_file, self.backend_args):
             raise FileNotFoundError(f"{self.ann_file} does not exist: put {self.DOWNLOAD} there")
         data = fileio.get(self.ann_file, self.backend_args)
@@ -205,7 +213,9 @@ class RawFilesMixin(OpenDatasetMixin):
             raise ValueError(
                 f"{self.ann_file}: the list is not UTF-8 text ({error}); save it as UTF-8"
             ) from None
-        lines = Counter(line.strip() for line in text.splitlines() if line.strip())
+        found = self.named(images)
+        lines = (line.strip() for line in text.splitlines())
+        lines = Counter(found.get(line, line) for line in lines if line)
         again = {line: count for line, count in lines.items() if count > 1}
         if again:
             self.notes.append(
@@ -213,6 +223,10 @@ class RawFilesMixin(OpenDatasetMixin):
                 f"{next(iter(again))}); each image is used once"
             )
         return set(lines)
+
+    def named(self, images: dict[str, str]) -> dict[str, str]:
+        """Return other names by which a list may call the images."""
+        return {}
 
     def _refuse_missing(self, stems: set[str], folder: str, suffix: str, partner: str) -> None:
         """Refuse files without their counterpart, with a hint at names that nearly fit."""

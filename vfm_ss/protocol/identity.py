@@ -40,7 +40,7 @@ _HOOKS = re.compile(
 )
 #: Sizes may be one number or two, and a transform's may be left to the model.
 SIZES = ("img_size", "crop_size", "size")
-_PATHS = ("ann_file", "data_prefix")
+_PATHS = ("ann_file", "data_prefix", "images", "labels", "split")
 
 
 def identity(cfg: Mapping) -> dict[str, Any]:

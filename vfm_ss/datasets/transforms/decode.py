@@ -36,6 +36,11 @@ OPAQUE_MODES = ("1", "L", "P", "RGB")
 ALPHA_MODES = ("LA", "La", "PA", "RGBA", "RGBa")
 # Not JPEG2000, whose colours OpenCV does not always convert.
 FORMATS = ("PNG", "JPEG", "MPO", "TIFF", "BMP", "WEBP", "GIF", "PPM", "AVIF")
+#: How the names of their files end.
+EXTENSIONS = frozenset({
+    ".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp", ".gif", ".ppm", ".pgm", ".pnm",
+    ".avif",
+})  # fmt: skip
 LOSSY_FORMATS = ("JPEG", "MPO", "JPEG2000", "WEBP", "AVIF")
 LOSSY_TIFF = ("jpeg", "tiff_jpeg", "webp")
 TIFF_SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")

@@ -19,6 +19,7 @@ def _table(
     reduce_zero_label: bool,
     label_map: tuple[tuple[int, int], ...] | None,
     ignore_index: int,
+    stated_only: bool = False,
 ) -> np.ndarray:
     table = np.full(256, ILLEGAL, np.uint8)
     known = {} if label_map is None else _checked(label_map, num_classes, ignore_index)
@@ -28,7 +29,7 @@ def _table(
             reduced = 255 if value in (0, 255) else value - 1
         if reduced in known and not (reduce_zero_label and value == 0):
             table[value] = known[reduced]
-        elif reduced in (255, ignore_index):
+        elif reduced in (255, ignore_index) and not stated_only:
             table[value] = ignore_index
         elif label_map is None and (num_classes is None or reduced < num_classes):
             table[value] = reduced
@@ -58,7 +59,8 @@ def label_table(results: dict, ignore_index: int = 255) -> np.ndarray:
     Args:
         results: The sample. `reduce_zero_label` and `label_map` mean what they mean in mmseg;
             `num_classes`, where the dataset gives it, bounds the values. A value that `label_map`
-            names is what it says, also 255 and `ignore_index`, which are ignored otherwise.
+            names is what it says, also 255 and `ignore_index`, which are ignored otherwise, unless
+            `stated_only` is true.
         ignore_index: Class index of pixels that do not count.
 
     Returns:
@@ -73,6 +75,7 @@ def label_table(results: dict, ignore_index: int = 255) -> np.ndarray:
         bool(results.get("reduce_zero_label", False)),
         None if label_map is None else tuple(label_map.items()),
         ignore_index,
+        bool(results.get("stated_only", False)),
     )
 
 
@@ -96,13 +99,23 @@ def map_label(label: np.ndarray, table: np.ndarray, name: str) -> np.ndarray:
     wrong = mapped == ILLEGAL
     if wrong.any():
         values = np.unique(label[wrong])[:10].tolist()
-        classes = np.flatnonzero(table < ILLEGAL)
-        stored = f"stored as {classes[0]} to {classes[-1]}" if len(classes) else "there are none"
         raise ValueError(
-            f"{name}: label values {values} are outside the classes ({stored}); fix the file, or "
-            "classes, stored_ids and reduce_zero_label of the dataset"
+            f"{name}: label values {values} are outside the classes ({_known(table)}); fix the "
+            "file, or classes, ignore, stored_ids and reduce_zero_label of the dataset"
         )
     return mapped
+
+
+def _known(table: np.ndarray) -> str:
+    """Say which stored values a table has classes for."""
+    values = np.flatnonzero(table < ILLEGAL)
+    if not len(values):
+        return "there are none"
+    first, last = values[0], values[-1]
+    if 1 < len(values) == last - first + 1:
+        return f"stored as {first} to {last}"
+    told = ", ".join(map(str, values[:8])) + (", ..." if len(values) > 8 else "")
+    return f"stored as {told}"
 
 
 def check_pair(

@@ -11,12 +11,14 @@ from mmseg.registry import HOOKS
 
 from vfm_ss.compat.runner import is_training, load_from, resume_mode
 from vfm_ss.compat.torch_modules import is_compiled
+from vfm_ss.datasets.probe import image_paths
 from vfm_ss.protocol.records import RECORD_NAME, Record, count_classes, read_record, write_record
+from vfm_ss.text import printable
 from vfm_ss.version import commit
 
 from .. import run_facts as facts
 from ..optim_wrapper import precision_of
-from ..remarks import remarks
+from ..remarks import remark, remarks
 from ..train_loop import validation_is_due
 
 
@@ -90,7 +92,19 @@ class RecordHook(Hook):
             self._take_up_patience(runner)
             if validation_is_due(runner) and runner.iter not in [step for step, _ in self.history]:
                 runner.val_loop.run()
+        self._remark_shared_images(runner)
         self._mark = time.perf_counter()
+
+    def _remark_shared_images(self, runner) -> None:
+        """Say, in the record too, that the run is evaluated on what it was trained on."""
+        loaders = (runner.train_dataloader, runner.val_dataloader)
+        both = set.intersection(*(image_paths(loader.dataset) for loader in loaders))
+        if both:
+            remark(
+                runner,
+                f"{len(both)} images of the evaluation are training images, too (first: "
+                f"{printable(min(both))}): the score says nothing of new images",
+            )
 
     def _take_up_history(self, runner) -> None:
         """Join the history in the checkpoint with the validation that followed it, if any."""
