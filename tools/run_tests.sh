@@ -16,4 +16,4 @@ export OMP_NUM_THREADS=1  # one test process per core instead
 ruff check .
 ruff format --check .
 lint-imports --no-logo
-exec python -m pytest --numprocesses auto "$@"
+exec python -m pytest --numprocesses auto --durations 20 "$@"
