@@ -16,7 +16,7 @@ def test_the_record_says_what_identifies_the_run(toy, tmp_path):
     assert record.config == before, "the runner changed nothing that counts"
     assert record.config["optim_wrapper.optimizer.lr"] == record.lr == 0.05
     assert record.layer_decay == 1.0
-    assert record.data == {"train_samples": 23, "fraction": None, "subset_seed": None}
+    assert record.data == {"train_samples": 23, "fraction": 1.0, "subset_seed": None}
     # A toy says nothing of these: not known, which is not 0.
     assert (record.model_name, record.weights, record.crop_size, record.classes) == (None,) * 4
 

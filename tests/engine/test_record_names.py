@@ -54,7 +54,7 @@ def test_a_projects_own_classes_go_by_their_names():
         val_dataloader=loader(type("MyADE", (RawADE20KDataset,), {})),
     )
     found = describe_setting(SimpleNamespace(backbone=backbone, decode_head=bare(MyHead)), runner)
-    assert (found["vfm"], found["decoder"]) == ("simplenamespace", "myhead")
+    assert (found["vfm"], found["decoder"]) == ("simplenamespace", "myhead-probe")
     assert (found["train_dataset"], found["eval_dataset"]) == ("fields", "ade20k")
 
 

@@ -11,6 +11,7 @@ from vfm_ss.protocol.settings import (
     ConfigName,
     config_name,
     is_published,
+    other_steps,
     parse_config_name,
     setting_name,
 )
@@ -18,6 +19,10 @@ from vfm_ss.protocol.vfms import VFMS
 
 every = settings(max_examples=500, deadline=None, derandomize=True)
 
+rest = (
+    st.fractions(0, 1, max_denominator=10**6).filter(bool),
+    st.none() | st.integers(1, 10**8),
+)
 parts = st.builds(
     ConfigName,
     st.sampled_from(list(VFMS)),
@@ -25,10 +30,17 @@ parts = st.builds(
     st.integers(1, 10**6),
     st.sampled_from(DECODERS),
     st.sampled_from(list(DATA)),
+    *rest,
 )
 words = st.text("abcdefghijklmnopqrstuvwxyz0123456789-", min_size=1, max_size=12)
 own_parts = st.builds(
-    ConfigName, words, st.sampled_from("stbl"), st.integers(1, 99), st.sampled_from(DECODERS), words
+    ConfigName,
+    words,
+    st.sampled_from("stbl"),
+    st.integers(1, 99),
+    st.sampled_from(DECODERS),
+    words,
+    *rest,
 )
 texts = st.one_of(
     st.text(max_size=60),
@@ -73,7 +85,9 @@ def test_a_config_runs_the_setting_that_it_is_named_after(vfm, setting):
 @given(parts, parts)
 def test_two_settings_never_share_a_name(one, other):
     def fields(name):
-        return name.size, name.patch, name.decoder, name.train_dataset, name.eval_dataset
+        data = (name.train_dataset, name.eval_dataset)
+        steps = other_steps(name.train_dataset, name.steps)
+        return name.size, name.patch, name.decoder, *data, name.fraction, steps
 
     assert (one.setting == other.setting) == (fields(one) == fields(other))
     assert setting_name(*fields(one)) == one.setting

@@ -1,5 +1,6 @@
 import subprocess
 import sys
+from fractions import Fraction
 
 import pytest
 
@@ -78,8 +79,45 @@ def test_combined_settings_are_named_after_their_parts():
 
 
 @pytest.mark.parametrize(
+    ("name", "fraction", "steps", "setting"),
+    [
+        ("b16_linear_ade20k_f16", Fraction(1, 16), None, "b16_linear_ade20k_f16"),
+        ("b16_linear_ade20k_f3of4", Fraction(3, 4), None, "b16_linear_ade20k_f3of4"),
+        ("b16_linear_ade20k_10k", Fraction(1), 10_000, "b16_linear_ade20k_10k"),
+        ("b16_linear_ade20k_40k", Fraction(1), 40_000, "default"),
+        ("b8_mask2former-probe_voc2012_f4_300steps", Fraction(1, 4), 300, None),
+        ("b16_linear_a_f_2_f64", Fraction(1, 64), None, None),
+    ],
+)
+def test_fraction_and_steps_are_told_where_they_depart(name, fraction, steps, setting):
+    parts = parse_config_name(f"mae_{name}", own=True)
+    assert (parts.fraction, parts.steps) == (fraction, steps)
+    assert str(parts) == f"mae_{name}"
+    assert parts.setting == (setting or name)
+
+
+def test_a_record_s_setting_knows_fraction_and_steps(make_record):
+    part = {"train_samples": 1263, "fraction": 0.0625, "subset_seed": 0}
+    assert make_record(data=part).setting == "b16_linear_ade20k_f16"
+    assert make_record(data={**part, "fraction": None}).setting == "default"
+    steps = dict(step=300, max_steps=300)
+    assert make_record(**steps, effective_batch=16).setting == "b16_linear_ade20k_300steps"
+    assert make_record(**steps).setting == "default", "not known to be optimiser steps"
+    own = dict(train_dataset="mine", eval_dataset="mine", effective_batch=16, **steps)
+    assert make_record(**own).setting == "b16_linear_mine"
+    assert make_record(**own, name="mae_b16_linear_mine_300steps").setting == (
+        "b16_linear_mine_300steps"
+    )
+    assert make_record(**own, name="mae_b16_linear_mine_10k").setting == "b16_linear_mine"
+
+
+@pytest.mark.parametrize(
     ("name", "message"),
     [
+        ("dinov2_b16_linear_ade20k_f2of4", "in lowest terms"),
+        ("dinov2_b16_linear_ade20k_f1", "in lowest terms"),
+        ("dinov2_b16_linear_ade20k_f5of4", "at most 1"),
+        ("dinov2_b16_linear_ade20k_2000steps", "10k, others 300steps"),
         ("dinov4_b16_linear_ade20k", "unknown VFM in 'dinov4_b16_linear_ade20k': 'dinov4'"),
         ("dinov2_b16_upernet_ade20k", "unknown decoder"),
         ("dinov2_b16_linear_camvid", "unknown data"),

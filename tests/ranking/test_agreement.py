@@ -121,7 +121,7 @@ def test_equal_seeds_tie_whatever_their_order(values):
     assert scores(runs)["mean"].nunique() == 1
 
 
-def own(setting_decoder, vfm, size="b", patch=16):
+def own(setting_decoder, vfm, size="b", patch=16, data=None):
     record = Record(
         name="x",
         vfm=vfm,
@@ -131,6 +131,7 @@ def own(setting_decoder, vfm, size="b", patch=16):
         status="finished",
         size=size,
         patch=patch,
+        data=data,
     )
     return Run(record.setting, vfm, 0, 50.0, "", record)
 
@@ -143,6 +144,9 @@ def test_baseline_is_the_one_asked_for_or_the_closest_to_the_default():
         find_baseline(cells, "large")
     cells = scores([own("linear", "a", patch=8), own("linear", "a", size="l"), own("linear", "a")])
     assert find_baseline(cells, "default") == "b16_linear_demo"
+    part = {"train_samples": 5, "fraction": 0.25, "subset_seed": 0}
+    cells = scores([own("linear", "a", data=part), own("linear", "a", size="l")])
+    assert find_baseline(cells, "default") == "l16_linear_demo"
     table = scores([Run("mine", "a", 0, 1.0, ""), Run("yours", "a", 0, 1.0, "")])
     assert find_baseline(table, "default") == "mine"
     assert find_baseline(scores([Run("default", "a", 0, 1.0, "")]), "default") == "default"

@@ -81,6 +81,8 @@ def test_factors_are_read_from_the_record_or_else_from_the_name(make_record):
         "decoder": "linear",
         "frozen encoder": True,
         "training data": "ade20k",
+        "training fraction": "1",
+        "steps": None,
         "evaluation data": "mine",
     }
     named = factors(Run("gta2cityscapes", "mae", 0, 1.0, "t line 2"))

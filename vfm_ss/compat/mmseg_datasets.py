@@ -23,4 +23,9 @@ class OpenDatasetMixin:
     @property
     def is_subset(self) -> bool:
         """Whether ``indices`` choose a part of the samples."""
-        return self._indices is not None
+        return is_subset(self)
+
+
+def is_subset(dataset) -> bool:
+    """Whether ``indices`` of a dataset of mmengine choose a part of its samples."""
+    return getattr(dataset, "_indices", None) is not None

@@ -15,6 +15,7 @@ from mmseg.registry import DATASETS
 from prettytable import PrettyTable
 from rich.progress import track
 
+from .fraction import build_dataset
 from .probe import PROBES, Pair, class_names, image_paths, parts, quoted, read_pair, spread
 from .transforms.labels import label_table, stored_values
 
@@ -87,7 +88,8 @@ def check_dataset(dataset, indices: Iterable[int], workers: int = 0, title: str 
     Returns:
         The report; files that cannot be used are lines in it, not exceptions.
     """
-    report = Report(len(dataset), getattr(dataset, "published", None), class_names(dataset))
+    found = getattr(dataset, "whole", len(dataset))  # before a fraction was taken
+    report = Report(found, getattr(dataset, "published", None), class_names(dataset))
     for note in getattr(dataset, "notes", ()):
         report.notes[note] = []
     indices = list(indices)
@@ -153,14 +155,20 @@ def describe_classes(dataset, report: Report) -> str:
     return table.get_string()
 
 
-def judge_classes(report: Report, train: bool) -> str | None:
+def judge_classes(report: Report, train: bool, lost: Iterable[str] = ()) -> str | None:
     """Return what is wrong with the classes of a whole split, None where nothing is.
 
     Training needs pixels of every class. Evaluation needs two classes: one without a pixel is left
     out of the mean, as the table says.
+
+    Args:
+        report: The report.
+        train: Whether it is of the training set.
+        lost: Classes that a fraction does not hold, which has been said and is no fault.
     """
     missing = np.array(report.classes)[report.pixels == 0]
     found = len(report.classes) - len(missing)
+    missing = [name for name in missing if name not in lost]
     if found < min(2, len(report.classes)):
         return f"pixels of {quoted(np.array(report.classes)[report.pixels > 0])} only"
     return f"no pixel of {quoted(missing)}" if train and len(missing) else None
@@ -191,12 +199,12 @@ def check_config(
             continue
         seen.append(loader.dataset)
         try:
-            dataset = DATASETS.build(_without_probe(loader.dataset))
+            dataset = build_dataset(_without_probe(loader.dataset))
         except (ValueError, OSError) as error:
             print(f"{split}: UNUSABLE: {error}", file=sys.stderr)
             good = False
             continue
-        good &= _check_split(split, parts(dataset), quick, workers)
+        good &= _check_split(split, dataset, quick, workers)
         images = image_paths(dataset)
         if split == "train":
             trained = images
@@ -212,7 +220,11 @@ def check_config(
     return 0 if good else 1
 
 
-def _check_split(split: str, datasets: list, quick: bool, workers: int) -> bool:
+def _check_split(split: str, dataset, quick: bool, workers: int) -> bool:
+    subset = getattr(dataset, "subset", None)
+    if subset is not None:
+        print(f"{split}: {subset.loss or subset}")
+    datasets = parts(dataset)
     total = Report(0, None, class_names(datasets[0]))
     good = True
     for dataset in datasets:
@@ -225,7 +237,7 @@ def _check_split(split: str, datasets: list, quick: bool, workers: int) -> bool:
         return good
     if datasets[0].metainfo.get("classes"):
         print(describe_classes(datasets[0], total))
-    wrong = None if quick else judge_classes(total, train=split == "train")
+    wrong = None if quick else judge_classes(total, split == "train", subset.lost if subset else ())
     if wrong is not None:
         print(
             f"  UNUSABLE: {split} has {wrong}; if the labels hold more, correct stored_ids (stored "

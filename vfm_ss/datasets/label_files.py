@@ -8,7 +8,7 @@ import numpy as np
 from mmengine.logging import print_log
 from PIL import Image
 
-from .probe import class_names, parts
+from .probe import class_names, image_folders, parts
 from .transforms.labels import label_table, stored_values
 
 
@@ -70,7 +70,7 @@ def plan_label_files(dataset, folder: str | Path) -> dict[str, tuple[Path, np.nd
     plan, taken = {}, {}
     for part in parts(dataset):
         inverse = inverse_table(part)
-        roots = _image_folders(part)
+        roots = image_folders(part)
         for index in range(len(part)):
             image = part.get_data_info(index)["img_path"]
             root = next((r for r in roots if image.startswith(f"{r}/")), posixpath.dirname(image))
@@ -85,12 +85,6 @@ def plan_label_files(dataset, folder: str | Path) -> dict[str, tuple[Path, np.nd
                 raise ValueError(f"{path} exists: choose another folder, or delete this one")
             plan[image] = path, inverse
     return plan
-
-
-def _image_folders(dataset) -> list[str]:
-    if hasattr(dataset, "folders"):
-        return [images.rstrip("/") for images, _ in dataset.folders()]
-    return [(dataset.data_prefix.get("img_path") or dataset.data_root or "").rstrip("/")]
 
 
 def write_label(path: Path, classes: np.ndarray, inverse: np.ndarray) -> None:

@@ -54,6 +54,13 @@ def image_paths(dataset) -> set[str]:
     return found - {None}
 
 
+def image_folders(dataset) -> list[str]:
+    """Return the folders that a dataset's images lie in."""
+    if hasattr(dataset, "folders"):
+        return [images.rstrip("/") for images, _ in dataset.folders()]
+    return [(dataset.data_prefix.get("img_path") or dataset.data_root or "").rstrip("/")]
+
+
 def read_pair(dataset, index: int, image: bool = True) -> Pair:
     """Read a label and, unless told otherwise, its image.
 

@@ -131,5 +131,31 @@ class ArchiveBackend(LocalBackend):
             yield str(copy)
 
 
+def stamp(path: str) -> str | None:
+    """Return what changes when a file does: a checksum in a zip, else size and time of change.
+
+    Args:
+        path: The file, perhaps in an archive.
+
+    Returns:
+        None where it does not tell, as on a remote store, or is missing.
+    """
+    place, inner = split_archive(path)
+    if is_url(place):
+        return None
+    if inner is not None:
+        archive = open_archive(place)
+        member = archive.members.get(archive.find(inner))
+        if member is None:
+            return None
+        if member.crc is not None:
+            return f"{member.crc} {member.size}"
+    try:
+        info = os.stat(place)
+    except OSError:
+        return None
+    return f"{info.st_size} {info.st_mtime_ns}"
+
+
 def _find(path: str, inner: str) -> str | None:
     return open_archive(path).find(inner)

@@ -6,6 +6,7 @@ import posixpath
 from typing import Any
 
 from vfm_ss.protocol import identity
+from vfm_ss.protocol.fractions import normal_fraction
 
 _SECTIONS = ("model", "optim_wrapper", "param_scheduler", "train_cfg", "train_dataloader.dataset")
 # These change memory, speed or inference, but not the run.
@@ -39,6 +40,7 @@ def fingerprint(cfg) -> dict[str, str]:
             value = value.get(key) if hasattr(value, "get") else None
         if value is not None:
             identity.flatten(section, value, found)
+    normal_fraction(found, "train_dataloader.dataset")
     found = {key: json.dumps(value) for key, value in found.items() if not _is_free(key)}
     return _canonical({**found, _VERSION: "2"})
 

@@ -60,6 +60,7 @@ def train(
         cfg.resume = "auto"
     elif resume:
         cfg.resume, cfg.load_from = True, resume
+    _check_fraction(cfg)
     _share_effective_batch(cfg)
     _hold_work_dir(cfg)
     _run(cfg, "train")
@@ -124,6 +125,27 @@ def _load_config(
     elif cfg.get("work_dir") is None:
         cfg.work_dir = str(Path("work_dirs") / Path(config).stem)
     return cfg
+
+
+def _check_fraction(cfg: Config) -> None:
+    """Refuse a ``fraction`` where nobody takes it.
+
+    Raises:
+        ValueError: If it is of another set than the training set, or the loop is another one.
+    """
+    for name in ("train_dataloader", "val_dataloader", "test_dataloader"):
+        if "fraction" not in ((cfg.get(name) or {}).get("dataset") or {}):
+            continue
+        if name != "train_dataloader":
+            raise ValueError(
+                f"{name}.dataset.fraction: scores are of the whole set; a fraction is of "
+                "train_dataloader.dataset"
+            )
+        if cfg.train_cfg.get("type") != "OptimStepTrainLoop":
+            raise ValueError(
+                "train_dataloader.dataset.fraction goes with train_cfg.type='OptimStepTrainLoop', "
+                f"not with {cfg.train_cfg.get('type')!r}"
+            )
 
 
 def _share_effective_batch(cfg: Config) -> None:

@@ -11,6 +11,8 @@ from mmengine.runner import Runner
 from torch import nn
 
 from vfm_ss.compat import stack
+from vfm_ss.compat.mmseg_datasets import is_subset
+from vfm_ss.datasets.probe import parts
 from vfm_ss.files import sha256
 from vfm_ss.protocol.identity import config_hash, identity
 from vfm_ss.protocol.vfms import SIZES
@@ -32,8 +34,8 @@ def describe_setting(model: nn.Module, runner: Runner) -> dict:
     backbone, head = model.backbone, model.decode_head
     # Only a key of its own: a head derived from ours is another decoder.
     decoder = vars(type(head)).get("key", type(head).__name__.lower())
-    if decoder == "linear" and getattr(backbone, "frozen", False):
-        decoder = "probe"
+    if getattr(backbone, "frozen", False):
+        decoder = "probe" if decoder == "linear" else f"{decoder}-probe"
     return {
         "vfm": getattr(backbone, "key", type(backbone).__name__.lower()),
         "size": {arch: s for s, arch in SIZES.items()}.get(getattr(backbone, "arch", None)),
@@ -96,6 +98,7 @@ def versions() -> dict[str, str]:
 def describe_configuration(model: nn.Module, runner: Runner) -> dict:
     """Return the fields of a record that identify the configuration, but for the weights."""
     cfg, backbone = runner.cfg, model.backbone
+    subset = getattr(runner.train_dataloader.dataset, "subset", None)
     config = identity(cfg)
     size = getattr(backbone, "img_size", None)
     size = size or getattr(getattr(model, "data_preprocessor", None), "size", None)
@@ -107,8 +110,8 @@ def describe_configuration(model: nn.Module, runner: Runner) -> dict:
         "layer_decay": _layer_decay(config),
         "data": {
             "train_samples": _count(runner.train_dataloader.dataset),
-            "fraction": None,
-            "subset_seed": None,
+            "fraction": _fraction(runner.train_dataloader.dataset),
+            "subset_seed": getattr(subset, "seed", None),
         },
         "config": config,
         "config_hash": config_hash(config),
@@ -142,6 +145,14 @@ def _layer_decay(config: dict) -> float | None:
         decay = config.get("optim_wrapper.paramwise_cfg.layer_decay")
         return 1.0 if decay is None else decay
     return 1.0 if constructor == "DefaultOptimWrapperConstructor" else None
+
+
+def _fraction(dataset) -> float | None:
+    """Return the share of the whole training set; None where ``indices`` have chosen a part."""
+    subset = getattr(dataset, "subset", None)
+    if subset is not None:
+        return float(subset.fraction)
+    return None if any(map(is_subset, parts(dataset))) else 1.0
 
 
 def _count(dataset) -> int | None:

@@ -1,12 +1,14 @@
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 
 import torch
-from mmengine.dist import get_rank, get_world_size
+from mmengine.dist import get_rank, get_world_size, is_main_process
 from mmengine.model import is_model_wrapper
 from mmseg.registry import LOOPS
 
 from vfm_ss.compat.runner import OpenTrainLoop, set_accumulation
+from vfm_ss.datasets.fraction import Subset, build_dataset
 from vfm_ss.image_size import fill_image_size, model_image_size
 from vfm_ss.protocol.identity import EFFECTIVE_BATCH
 
@@ -19,6 +21,9 @@ from .randomness import seed_samples, seed_step
 from .remarks import remark
 from .schedulers import check_schedules
 from .stopping import Interrupted, StopSignals
+
+#: In a run's folder, the samples that a fraction of the training set is.
+SAMPLES_NAME = "train_samples.txt"
 
 
 @LOOPS.register_module()
@@ -69,6 +74,8 @@ class OptimStepTrainLoop(OpenTrainLoop):
     ):
         # Before the original mmengine starts workers.
         fill_image_size(dataloader, model_image_size(runner.model))
+        if isinstance(dataloader, Mapping) and "fraction" in dataloader.get("dataset", ()):
+            dataloader = {**dataloader, "dataset": build_dataset(dataloader["dataset"])}
         super().__init__(runner, dataloader, max_iters, **kwargs)
         # The original mmengine has started workers on the first images, also in a resumed run.
         self.dataloader_iterator = None
@@ -124,6 +131,11 @@ class OptimStepTrainLoop(OpenTrainLoop):
         """Whether a hook, not a signal, has ended training before its last step."""
         return self.stop_training and not self._stopped_by and self.iter < self.max_iters
 
+    @property
+    def subset(self) -> Subset | None:
+        """What a ``fraction`` of the training set is; None for the whole set."""
+        return getattr(self.dataloader.dataset, "subset", None)
+
     def run(self) -> torch.nn.Module:
         """Train, from the step that the runner has resumed, and validate.
 
@@ -132,6 +144,8 @@ class OptimStepTrainLoop(OpenTrainLoop):
             NonFiniteError: If a loss or weights are not finite.
         """
         runner = self.runner
+        if self.subset is not None:
+            self._record_subset()
         if self.mixing:
             share = f"{self.micro_batch} of the {self.dataloader.batch_size} images of a process"
             remark(
@@ -169,6 +183,14 @@ class OptimStepTrainLoop(OpenTrainLoop):
             runner.logger.info(f"Stopped by {name} after step {self.iter}; go on with --resume.")
             raise SystemExit(128 + self._stopped_by)
         return runner.model
+
+    def _record_subset(self) -> None:
+        if self.subset.loss:
+            remark(self.runner, self.subset.loss)
+        if is_main_process():
+            text = "".join(f"{name}\n" for name in self.subset.names)
+            path = Path(self.runner.work_dir, SAMPLES_NAME)
+            path.write_text(text, encoding="utf-8", errors="surrogateescape")
 
     def _run_steps(self) -> None:
         runner = self.runner

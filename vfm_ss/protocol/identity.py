@@ -10,6 +10,8 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from vfm_ss.protocol.fractions import normal_fraction
+
 #: Images of an optimiser step, unless a config says otherwise: the paper's protocol.
 EFFECTIVE_BATCH = 16
 
@@ -61,6 +63,7 @@ def identity(cfg: Mapping) -> dict[str, Any]:
         # The loop splits a step's images by itself, among processes too.
         found.setdefault("train_cfg.effective_batch", EFFECTIVE_BATCH)
         found.pop("train_dataloader.batch_size", None)
+    normal_fraction(found, "train_dataloader.dataset")
     found.pop("val_dataloader.batch_size", None)
     found.pop("model.test_cfg.precision", None)  # training's, where it is not stated
     size = found.get("model.backbone.img_size")

@@ -6,13 +6,15 @@ Standard library only. Reading executes nothing: a record is JSON and nothing el
 # ruff: noqa: RUF009  the functions of `kinds` return fields
 import json
 from dataclasses import asdict, dataclass, fields, replace
+from fractions import Fraction
 from pathlib import Path
 
 from vfm_ss.files import write_atomically
 from vfm_ss.found_files import read_json
 from vfm_ss.protocol import kinds as k
+from vfm_ss.protocol.fractions import parse_fraction
 from vfm_ss.protocol.identity import config_hash
-from vfm_ss.protocol.settings import setting_name
+from vfm_ss.protocol.settings import is_known, other_steps, parse_config_name, setting_name
 
 SCHEMA = 2
 SCHEMAS = (1, SCHEMA)
@@ -146,8 +148,36 @@ class Record:
     def setting(self) -> str:
         """Name of the setting this run belongs to, see `settings.setting_name`."""
         return setting_name(
-            self.size, self.patch, self.decoder, self.train_dataset, self.eval_dataset
+            self.size,
+            self.patch,
+            self.decoder,
+            self.train_dataset,
+            self.eval_dataset,
+            self.fraction,
+            self.steps,
         )
+
+    @property
+    def fraction(self) -> Fraction:
+        """Share of the training set that was trained on; all of it where it is not known."""
+        return parse_fraction((self.data or {}).get("fraction") or 1)
+
+    @property
+    def steps(self) -> int | None:
+        """Optimiser steps of the whole run where they are not those of the data, else None.
+
+        The benchmark's data have a number of steps; of others, the config's name says a number
+        where it is not the usual one. Not known where the length is not in optimiser steps.
+        """
+        if self.effective_batch is None:
+            return None
+        if is_known(self.train_dataset):
+            return other_steps(self.train_dataset, self.max_steps)
+        try:
+            named = parse_config_name(self.name, own=True).steps
+        except ValueError:
+            return None
+        return named if named == self.max_steps else None
 
 
 def count_classes(ious: dict[str, float | None] | None) -> dict[str, int] | None:

@@ -5,10 +5,14 @@ Names, configs, sweep and ranking all read this module. Standard library only.
 
 import re
 from dataclasses import dataclass, field
+from fractions import Fraction
 
+from vfm_ss.protocol.fractions import fraction_name, parse_fraction
 from vfm_ss.protocol.vfms import SIZES, VFMS
 
-DECODERS = ("linear", "probe", "mask2former")
+#: Decoders by their names, each with whether the encoder is frozen below it.
+FROZEN = {"linear": False, "probe": True, "mask2former": False, "mask2former-probe": True}
+DECODERS = tuple(FROZEN)
 
 
 @dataclass(frozen=True)
@@ -123,22 +127,32 @@ SETTINGS = {
 }
 
 _BY_FIELDS = {(s.size, s.patch, s.decoder, s.data.train, s.data.eval): s for s in SETTINGS.values()}
+#: Optimiser steps by what is trained on.
+_STEPS = {data.train: data.steps for data in DATA.values()}
 
-_NAME = re.compile(
-    r"(?P<vfm>.+)_(?P<size>[a-z])(?P<patch>[1-9][0-9]{0,8})_(?P<decoder>[^_]+)_(?P<data>.+)"
-)
+#: A name with a decoder that there is, then with any: a data set may be called `a1_f2`.
+_NAMES = [
+    re.compile(
+        rf"(?P<vfm>.+)_(?P<size>[a-z])(?P<patch>[1-9][0-9]{{0,8}})_(?P<decoder>{decoder})_"
+        r"(?P<data>.+?)(?:_f(?P<fraction>[1-9][0-9]{0,8}(?:of[1-9][0-9]{0,8})?))?"
+        r"(?:_(?P<steps>[1-9][0-9]{0,8})(?P<unit>k|steps))?"
+    )
+    for decoder in ("|".join(DECODERS), "[^_]+")
+]
 
 
 @dataclass(frozen=True)
 class ConfigName:
-    """The parts of a config's name, ``{vfm}_{size}{patch}_{decoder}_{data}``.
+    """A config's name, ``{vfm}_{size}{patch}_{decoder}_{data}[_{fraction}][_{steps}]``, in parts.
 
     Attributes:
         vfm: Key of the VFM, for example ``dinov2``.
         size: ``'s'``, ``'b'`` or ``'l'``.
         patch: Side of the square patch, in pixels.
-        decoder: ``'linear'``, ``'probe'`` or ``'mask2former'``.
+        decoder: One of ``DECODERS``.
         data: Key of ``DATA``; in a project of its own, the name of its dataset.
+        fraction: Share of the training set; ``f16`` in the name for 1/16.
+        steps: Optimiser steps, where they are not the data's own; ``10k`` or ``300steps``.
     """
 
     vfm: str
@@ -146,10 +160,13 @@ class ConfigName:
     patch: int
     decoder: str
     data: str
+    fraction: Fraction = Fraction(1)
+    steps: int | None = None
 
     def __str__(self) -> str:
         """Return the name, without ``.py``."""
-        return f"{self.vfm}_{self.size}{self.patch}_{self.decoder}_{self.data}"
+        model = f"{self.vfm}_{self.size}{self.patch}_{self.decoder}_{self.data}"
+        return model + _suffix(self.fraction, self.steps)
 
     @property
     def train_dataset(self) -> str:
@@ -165,7 +182,13 @@ class ConfigName:
     def setting(self) -> str:
         """The setting's name, see `setting_name`."""
         return setting_name(
-            self.size, self.patch, self.decoder, self.train_dataset, self.eval_dataset
+            self.size,
+            self.patch,
+            self.decoder,
+            self.train_dataset,
+            self.eval_dataset,
+            self.fraction,
+            self.steps,
         )
 
 
@@ -216,15 +239,28 @@ def parse_config_name(name: str, *, own: bool = False) -> ConfigName:
     Raises:
         ValueError: If the name does not follow the grammar or a part of it is unknown.
     """
-    match = _NAME.fullmatch(name)
+    match = _NAMES[0].fullmatch(name) or _NAMES[1].fullmatch(name)
     if match is None:
         raise ValueError(
             f"{name!r} is not a config name: expected {{vfm}}_{{s|b|l}}{{patch}}_"
             f"{{{'|'.join(DECODERS)}}}_{{{'|'.join(DATA)}}}, for example dinov2_b16_linear_ade20k"
         )
+    numerator, _, denominator = (match["fraction"] or "1").rpartition("of")
+    steps = int(match["steps"] or 0) * (1000 if match["unit"] == "k" else 1)
     parts = ConfigName(
-        match["vfm"], match["size"], int(match["patch"]), match["decoder"], match["data"]
+        match["vfm"],
+        match["size"],
+        int(match["patch"]),
+        match["decoder"],
+        match["data"],
+        Fraction(int(numerator or 1), int(denominator)),
+        steps or None,
     )
+    if str(parts) != name or parts.fraction > 1:
+        raise ValueError(
+            f"{name!r} is not a config name: a fraction of the training set is at most 1 and in "
+            "lowest terms, as in f16 and f3of4, thousands of steps are written 10k, others 300steps"
+        )
     _one_of(f"decoder in {name!r}", parts.decoder, DECODERS)
     if not own:
         _one_of(f"VFM in {name!r}", parts.vfm, VFMS)
@@ -234,16 +270,35 @@ def parse_config_name(name: str, *, own: bool = False) -> ConfigName:
 
 
 def setting_name(
-    size: str | None, patch: int | None, decoder: str, train_dataset: str, eval_dataset: str
+    size: str | None,
+    patch: int | None,
+    decoder: str,
+    train_dataset: str,
+    eval_dataset: str,
+    fraction: Fraction | float | None = None,
+    steps: int | None = None,
 ) -> str:
     """Name the setting that these fields of a record stand for.
 
     The paper's eight keep their short names. Anything else (another combination, or a project's
-    own dataset) is called after its fields as in config names, ``l16_mask2former_cityscapes`` or
-    ``b16_linear_camvid``; fields that are not known are left out.
+    own dataset) is called after its fields as in config names, ``l16_mask2former_cityscapes``,
+    ``b16_linear_camvid`` or ``b16_linear_ade20k_f16_10k``; fields that are not known are left out.
+
+    Args:
+        size: See `Setting`.
+        patch: See `Setting`.
+        decoder: See `Setting`.
+        train_dataset: See `Data`.
+        eval_dataset: See `Data`.
+        fraction: Share of the training set; None for all of it.
+        steps: Optimiser steps; None for those of the data.
     """
+    suffix = _suffix(
+        Fraction(1) if fraction is None else parse_fraction(fraction),
+        other_steps(train_dataset, steps),
+    )
     known = _BY_FIELDS.get((size, patch, decoder, train_dataset, eval_dataset))
-    if known is not None:
+    if known is not None and not suffix:
         return known.name
     for data in DATA.values():
         if (data.train, data.eval) == (train_dataset, eval_dataset):
@@ -253,7 +308,33 @@ def setting_name(
         same = train_dataset == eval_dataset
         where = train_dataset if same else f"{train_dataset}2{eval_dataset}"
     model = f"{size or ''}{patch or ''}"
-    return "_".join(part for part in (model, decoder, where) if part)
+    return "_".join(part for part in (model, decoder, where) if part) + suffix
+
+
+def is_known(train_dataset: str) -> bool:
+    """Return whether the benchmark trains on a dataset, and so says for how many steps."""
+    return train_dataset in _STEPS
+
+
+def other_steps(train_dataset: str, steps: int | None) -> int | None:
+    """Return a number of steps where it is not the one that the benchmark trains a dataset for."""
+    return None if steps == _STEPS.get(train_dataset) else steps
+
+
+def split_decoder(decoder: str) -> tuple[str, bool]:
+    """Return the decoder itself, and whether the encoder below it is frozen."""
+    if decoder == "probe":
+        return "linear", True
+    plain = decoder.removesuffix("-probe")
+    return plain, plain != decoder
+
+
+def _suffix(fraction: Fraction, steps: int | None) -> str:
+    """Write what departs from the whole training set and the data's own steps."""
+    parts = [] if fraction == 1 else [fraction_name(fraction)]
+    if steps is not None:
+        parts.append(f"{steps}steps" if steps % 1000 else f"{steps // 1000}k")
+    return "".join(f"_{part}" for part in parts)
 
 
 def _one_of(what: str, value: str, known) -> None:

@@ -120,8 +120,8 @@ def find_baseline(cells: pd.DataFrame, wanted: str) -> str:
     """Return the setting to compare with.
 
     That is ``wanted``. Only where the paper's default was asked for and not run (a project's own
-    dataset), it is what comes closest: linear decoder end to end before others, then ViT-B, then
-    16x16 patches, then the setting with the most models.
+    dataset), it is what comes closest: linear decoder end to end before others, then the whole
+    training set, then ViT-B, then 16x16 patches, then the setting with the most models.
 
     Raises:
         ValueError: If another setting was asked for and not run.
@@ -136,9 +136,10 @@ def find_baseline(cells: pd.DataFrame, wanted: str) -> str:
         record = cells.loc[setting, "runs"].iloc[0][0].record
         models = len(cells.loc[setting])
         if record is None:
-            return (True, True, True, -models, setting)
+            return (True, True, True, True, -models, setting)
         return (
             record.decoder != "linear",
+            record.fraction != 1,
             record.size != "b",
             record.patch != 16,
             -models,

@@ -6,15 +6,18 @@ import pandas as pd
 
 from vfm_ss.protocol.records import Record
 from vfm_ss.protocol.runs import Run
-from vfm_ss.protocol.settings import SETTINGS, ConfigName, parse_config_name
+from vfm_ss.protocol.settings import SETTINGS, ConfigName, parse_config_name, split_decoder
 
 #: The factors, each with how a record, or the name of a config, says it.
 FACTORS: dict[str, Callable[[Record | ConfigName], object]] = {
     "size": lambda run: run.size,
     "patch": lambda run: run.patch,
-    "decoder": lambda run: "linear" if run.decoder == "probe" else run.decoder,
-    "frozen encoder": lambda run: run.decoder == "probe",
+    "decoder": lambda run: split_decoder(run.decoder)[0],
+    "frozen encoder": lambda run: split_decoder(run.decoder)[1],
     "training data": lambda run: run.train_dataset,
+    "training fraction": lambda run: str(run.fraction),
+    # None: those of the data.
+    "steps": lambda run: run.steps,
     "evaluation data": lambda run: run.eval_dataset,
 }
 _DATA = ("training data", "evaluation data")
