@@ -54,8 +54,7 @@ def test_a_lost_class_is_in_the_record(toy, tmp_path, monkeypatch):
     monkeypatch.setattr(fraction, "class_presence", lambda datasets: presence)
     monkeypatch.setattr(fraction, "class_names", lambda dataset: ["a", "b", "c"])
     toy(train_dataloader=loader(fraction="1/4")).train()
-    (remark,) = read_record(tmp_path / "run" / "record.json").remarks
-    assert remark == (
+    assert read_record(tmp_path / "run" / "record.json").remarks[0] == (
         "fraction 1/4 of the training set (subset seed 0): 6 of 23 samples, none of which holds "
         "classes that the whole set holds: 'c' (in 1)"
     )
