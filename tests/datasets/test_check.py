@@ -163,7 +163,10 @@ def test_ctrl_c_ends_a_check_with_workers_at_once(tmp_path):
     assert "Traceback" not in out
 
 
-@pytest.mark.parametrize("name", ["ade20k", "voc2012", "cityscapes", "gta2cityscapes"])
+BASES = ["ade20k", "voc2012", "cityscapes", "gta2cityscapes", "bdd100k", "acdc"]
+
+
+@pytest.mark.parametrize("name", BASES)
 def test_base_configs_state_each_fact_once(name):
     cfg = Config.fromfile(CONFIG.with_name(f"{name}.py"))
     assert fill_image_size([cfg.train_pipeline, cfg.test_pipeline], None) == set()
@@ -173,5 +176,6 @@ def test_base_configs_state_each_fact_once(name):
     assert cfg.val_dataloader == cfg.test_dataloader
     assert cfg.val_evaluator.type == "MeanIoUMetric"
     expected = dict(ade20k=(150, 512), voc2012=(21, 512), cityscapes=(19, 1024))
-    expected["gta2cityscapes"] = expected["cityscapes"]
+    expected["gta2cityscapes"] = expected["acdc"] = expected["cityscapes"]
+    expected["bdd100k"] = (19, 512)
     assert (cfg.num_classes, cfg.crop_size[0]) == expected[name]

@@ -13,6 +13,7 @@ from mmseg.registry import DATASETS
 from PIL import Image
 
 from vfm_ss.datasets.label_ids import CITYSCAPES_TRAIN_IDS
+from vfm_ss.engine.run_facts import dataset_name
 from vfm_ss.image_size import fill_image_size
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "_base_" / "datasets"
@@ -94,6 +95,42 @@ def gta():
     return archives
 
 
+def bdd100k():
+    archives = {
+        "10k_images_train.zip": {},
+        "10k_images_val.zip": {},
+        "bdd100k_sem_seg_labels_trainval.zip": {},
+    }
+    labels = archives["bdd100k_sem_seg_labels_trainval.zip"]
+    for split, count in (("train", 3), ("val", 2)):
+        for k in range(count):
+            stem = f"{split}/{k:08x}-0000{k}"
+            images = archives[f"10k_images_{split}.zip"]
+            images[f"bdd100k/images/10k/{stem}.jpg"] = image(k, "JPEG")
+            labels[f"bdd100k/labels/sem_seg/masks/{stem}.png"] = label(k, 19)
+            labels[f"bdd100k/labels/sem_seg/colormaps/{stem}.png"] = image(k)
+        labels[f"bdd100k/labels/sem_seg/polygons/sem_seg_{split}.json"] = b"[]"
+    return archives
+
+
+def acdc():
+    images, labels = {"License.pdf": b"x"}, {"License.pdf": b"x"}
+    for condition, count in (("fog", 1), ("night", 2), ("rain", 1), ("snow", 1)):
+        for split in ("train", "val", "test", "val_ref"):
+            for k in range(count):
+                stem = f"{condition}/{split}/GOPR0{k}/GOPR0{k}_frame_{k:06}"
+                images[f"rgb_anon/{stem}_rgb_anon.png"] = image(k + len(condition))
+                if split in ("train", "val"):
+                    trained = label(k, 19)
+                    labels[f"gt/{stem}_gt_labelTrainIds.png"] = trained
+                    labels[f"gt/{stem}_gt_labelColor.png"] = image(k)
+                    ids = {k: v for v, k in CITYSCAPES_TRAIN_IDS.items() if k < 255}
+                    classes = np.array(Image.open(io.BytesIO(trained)))
+                    stored = np.vectorize(ids.get)(classes).astype(np.uint8)
+                    labels[f"gt/{stem}_gt_labelIds.png"] = encoded(stored)
+    return {"rgb_anon_trainvaltest.zip": images, "gt_trainval.zip": labels}
+
+
 def write_zip(path, files):
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, data in files.items():
@@ -119,7 +156,12 @@ def published(tmp_path_factory):
             info.size = len(data)
             archive.addfile(info, io.BytesIO(data))
     write_folder(plain, voc())
-    for name, archives in (("cityscapes", cityscapes()), ("gta", gta())):
+    for name, archives in (
+        ("cityscapes", cityscapes()),
+        ("gta", gta()),
+        ("bdd100k", bdd100k()),
+        ("acdc", acdc()),
+    ):
         (root / name).mkdir()
         for archive, files in archives.items():
             write_zip(root / name / archive, files)
@@ -129,6 +171,8 @@ def published(tmp_path_factory):
         "voc2012": (root / "VOCtrainval_11-May-2012.tar", plain / "VOCdevkit" / "VOC2012"),
         "cityscapes": (root / "cityscapes", plain / "cityscapes"),
         "gta2cityscapes": (root / "gta", plain / "gta"),
+        "bdd100k": (root / "bdd100k", plain / "bdd100k" / "bdd100k"),
+        "acdc": (root / "acdc", plain / "acdc"),
     }
 
 
@@ -147,6 +191,10 @@ COUNTS = {
     ("cityscapes", "train"): 5,
     ("cityscapes", "val"): 2,
     ("gta2cityscapes", "train"): 20,
+    ("bdd100k", "train"): 3,
+    ("bdd100k", "val"): 2,
+    ("acdc", "train"): 5,
+    ("acdc", "val"): 5,
 }
 
 
@@ -226,6 +274,52 @@ def test_a_choice_of_classes_combines_with_raw_labels(published):
     assert (new[old == 13] == 0).all()
     assert (new[old == 10] == 1).all()
     assert (new[(old != 13) & (old != 10)] == 255).all()
+
+
+def test_bdd100k_in_the_older_archive_of_all_splits(published, tmp_path):
+    archives = bdd100k()
+    name = "bdd100k_sem_seg_labels_trainval.zip"
+    write_zip(tmp_path / name, archives.pop(name))
+    merged = {name: data for files in archives.values() for name, data in files.items()}
+    write_zip(tmp_path / "bdd100k_images_10k.zip", merged)
+    old, new = (build("bdd100k", "val", root) for root in (tmp_path, published["bdd100k"][0]))
+    for a, b in zip(old, new, strict=True):
+        assert a["inputs"].equal(b["inputs"])
+
+
+@pytest.mark.parametrize("conditions", ["night", ["rain", "night"]])
+def test_acdc_by_condition(published, conditions):
+    dataset = build("acdc", "val", published["acdc"][0], conditions=conditions)
+    wanted = {conditions} if isinstance(conditions, str) else set(conditions)
+    paths = [dataset.get_data_info(k)["img_path"] for k in range(len(dataset))]
+    assert {path.split("/")[-4] for path in paths} == wanted
+    assert len(dataset) == (2 if wanted == {"night"} else 3)
+    assert dataset_name(dataset) == "acdc-night" + "-rain" * ("rain" in wanted)
+    assert dataset.published == 106 + 100 * ("rain" in wanted)
+    assert dataset_name(build("acdc", "val", published["acdc"][0])) == "acdc"
+
+
+def test_acdc_s_two_kinds_of_labels_agree(published):
+    ids, trained = (
+        build("acdc", "val", published["acdc"][0], **changes)
+        for changes in (dict(seg_map_suffix="_gt_labelIds.png"), {})
+    )
+    for a, b in zip(ids, trained, strict=True):
+        assert a["data_samples"].gt_sem_seg.data.equal(b["data_samples"].gt_sem_seg.data)
+
+
+@pytest.mark.parametrize(
+    "changes", [dict(conditions="sun"), dict(split="test"), dict(conditions=[])]
+)
+def test_acdc_has_no_such_part(published, changes):
+    with pytest.raises(ValueError, match="splits are train and val, conditions fog, night, rain"):
+        DATASETS.build(dict(type="RawACDCDataset", data_root=str(published["acdc"][0])) | changes)
+
+
+@pytest.mark.parametrize("name", ["bdd100k", "acdc"])
+def test_what_is_evaluated_on_has_cityscapes_classes(published, name):
+    classes = build(name, "val", published[name][0]).metainfo["classes"]
+    assert classes == build("cityscapes", "val", published["cityscapes"][0]).metainfo["classes"]
 
 
 def test_gta_label_of_another_size_is_resized(published):

@@ -4,7 +4,13 @@ import vfm_ss.registry  # noqa: F401  registers everything
 
 from .folder import FolderDataset
 from .gta import GTADataset
-from .published import RawADE20KDataset, RawCityscapesDataset, RawVOC2012Dataset
+from .published import (
+    RawACDCDataset,
+    RawADE20KDataset,
+    RawBDD100KDataset,
+    RawCityscapesDataset,
+    RawVOC2012Dataset,
+)
 from .storage import ArchiveBackend
 from .transforms import LoadImage, LoadLabel, LoadRandomCrop, ResizeToCover
 
@@ -15,7 +21,9 @@ __all__ = [
     "LoadImage",
     "LoadLabel",
     "LoadRandomCrop",
+    "RawACDCDataset",
     "RawADE20KDataset",
+    "RawBDD100KDataset",
     "RawCityscapesDataset",
     "RawVOC2012Dataset",
     "ResizeToCover",

@@ -23,6 +23,7 @@ from .raw_files import RawFilesMixin
 from .transforms.decode import EXTENSIONS
 
 _PUBLISHED = {name for data in DATA.values() for name in (data.name, data.train, data.eval)}
+_PUBLISHED |= {"acdc", "bdd100k"}
 # What makes masks of COCO's annotations; checked with datumaro 1.13. It looks for the files in
 # COCO's layout, FOLDER/annotations/{panoptic,stuff,instances}_NAME.json and FOLDER/images/NAME.
 _CONVERTER = (

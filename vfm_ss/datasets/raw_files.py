@@ -29,7 +29,8 @@ class RawFilesMixin(OpenDatasetMixin):
 
     Attributes:
         notes: What is odd about the files and worth saying.
-        ARCHIVES: First folder of a path in `data_prefix` -> published archive that holds it.
+        ARCHIVES: First folder of a path in `data_prefix` -> published archive that holds it, or
+            several, of which one does; `{split}` stands for the last folder of the path.
         DOWNLOAD: What to download, for error messages.
         PUBLISHED: End of the image folder or of `ann_file` -> published number of images.
         STORED_IDS: End of a label's file name -> map from the values it stores to classes.
@@ -37,7 +38,7 @@ class RawFilesMixin(OpenDatasetMixin):
         key: Optional; name in records and config names, instead of the class's name.
     """
 
-    ARCHIVES: ClassVar[dict[str, str]] = {}
+    ARCHIVES: ClassVar[dict[str, str | tuple[str, ...]]] = {}
     DOWNLOAD: ClassVar[str] = "the data set"
     PUBLISHED: ClassVar[dict[str, int]] = {}
     STORED_IDS: ClassVar[dict[str, dict[int, int]]] = {}
@@ -81,10 +82,16 @@ class RawFilesMixin(OpenDatasetMixin):
         if "://" in path or posixpath.isabs(path):
             return path
         plain = posixpath.join(self.data_root, path)
-        archive = self.ARCHIVES.get(path.split("/")[0])
-        if archive is not None and not self._exists(plain):
-            return posixpath.join(self.data_root, archive, path)
-        return plain
+        names = self.ARCHIVES.get(path.split("/")[0], ())
+        names = (names,) if isinstance(names, str) else names
+        if not names or self._exists(plain):
+            return plain
+        archives = [
+            posixpath.join(self.data_root, name.format(split=posixpath.basename(path)))
+            for name in names
+        ]
+        archive = next((one for one in archives if self._exists(one)), archives[0])
+        return posixpath.join(archive, path)
 
     def _exists(self, path: str) -> bool:
         return fileio.exists(path, self.backend_args)

@@ -97,6 +97,8 @@ class RecordHook(Hook):
 
     def _remark_shared_images(self, runner) -> None:
         """Say, in the record too, that the run is evaluated on what it was trained on."""
+        if runner.val_loop is None:
+            return
         loaders = (runner.train_dataloader, runner.val_dataloader)
         both = set.intersection(*(image_paths(loader.dataset) for loader in loaders))
         if both:
