@@ -9,7 +9,7 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 ROOT = Path(__file__).parent
-EXTRAS = ("mminstall", "openmmlab", "tests", "optional", "fuzz")
+EXTRAS = ("mminstall", "openmmlab", "tests", "docs", "optional", "fuzz")
 
 
 def requirements(name: str) -> list[str]:
