@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from vfm_ss.cli.rank import main
+from vfm_ss.protocol.records import write_record
 
 RANK = Path(__file__).parents[2] / "tools" / "rank.py"
 
@@ -49,6 +50,25 @@ def test_numbers_from_tables_join_the_runs(tmp_path, write_grid, capsys):
     out = capsys.readouterr().out
     assert "- made-up numbers" in out
     assert "top1" in out
+
+
+def test_runs_of_other_configurations_are_separated_and_said(tmp_path, make_record, capsys):
+    for k, batch in enumerate((16, 16, 8)):
+        folder = tmp_path / f"run{k}"
+        folder.mkdir()
+        record = make_record("mae", seed=k // 2, effective_batch=batch, miou=50.0 - 9 * k)
+        write_record(folder / "record.json", record)
+    assert main([str(tmp_path), "--format", "json"]) == 0
+    out, err = capsys.readouterr()
+    settings = json.loads(out)["settings"]
+    means = {name: s["models"][0]["miou_mean"] for name, s in settings.items()}
+    assert means == {"default": 50.0, "default@batch=8": 32.0}
+    assert err.count("\n") == 1, "the second run of one configuration and seed"
+    assert "run1/record.json: duplicate of" in err
+    assert main([str(tmp_path), "--baseline", "default@batch=8", "--out", str(tmp_path / "o")]) == 0
+    out, _ = capsys.readouterr()
+    assert "default: NOT MIXED: runs of different configurations." in " ".join(out.split())
+    assert "NOT MIXED" in (tmp_path / "o" / "report.html").read_text()
 
 
 @pytest.mark.parametrize(

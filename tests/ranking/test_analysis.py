@@ -123,19 +123,12 @@ def test_outside_scores_are_compared_over_common_models():
     assert a.outside["none"]["default"].tau is None
 
 
-def test_runs_that_should_not_be_compared_are_noted(make_record):
-    records = [
-        make_record("mae", seed=0),
-        make_record("mae", seed=1, effective_batch=8),
-        make_record("mae", seed=2, effective_batch=16),
-    ]
-    # Steps are those of the data, unless the name says otherwise.
-    own = dict(train_dataset="mine", eval_dataset="mine", effective_batch=16)
-    records += [make_record("mae", "probe", seed=k, step=9, max_steps=9 + k, **own) for k in (0, 1)]
+def test_runs_on_devices_of_other_precision_are_noted(make_record):
+    precisions = ("fp16", "fp32", None)
+    records = [make_record("mae", seed=k, precision=p) for k, p in enumerate(precisions)]
     a = analyse([Run(r.setting, r.vfm, r.seed, r.miou, "", r) for r in records])
-    assert len(a.notes) == 2
-    assert "default: runs differ in effective_batch (16, 8)" in a.notes[0]
-    assert "b16_probe_mine: runs differ in max_steps (10, 9)" in a.notes[1]
+    (note,) = a.notes
+    assert "runs differ in precision (fp16, fp32)" in note
 
 
 def test_classes_that_a_mean_leaves_out_are_counted_and_named(make_record):

@@ -45,11 +45,13 @@ def _analyse(args: argparse.Namespace):
     from vfm_ss.protocol.runs import collect, drop_duplicates
     from vfm_ss.protocol.score_tables import read_outside, read_results
     from vfm_ss.ranking.analysis import analyse
+    from vfm_ss.ranking.separation import separate
 
     runs, skipped = collect(args.work_dirs, args.metric)
     for path in args.results:
         more, bad = read_results(path)
         runs, skipped = runs + more, skipped + bad
+    runs, separated = separate(runs)
     runs, doubled = drop_duplicates(runs)
     skipped += doubled
     outside = {}
@@ -59,7 +61,7 @@ def _analyse(args: argparse.Namespace):
         skipped += bad
     for item in skipped:
         print(f"not used: {printable(item.path)}: {printable(item.reason)}", file=sys.stderr)
-    return analyse(runs, args.baseline, args.metric, outside, skipped, args.note)
+    return analyse(runs, args.baseline, args.metric, outside, skipped, [*args.note, *separated])
 
 
 def parser(prog: str) -> argparse.ArgumentParser:

@@ -102,7 +102,8 @@ def analyse(
     """Rank the models of every setting and compare the settings.
 
     Args:
-        runs: Finished runs without duplicates, at least one.
+        runs: Finished runs, separated by configuration and without duplicates, at least one; see
+            `separation.separate`.
         baseline: Setting to compare with; see `ranking.find_baseline`.
         metric: What the runs' scores are, ``'last'`` or ``'best'``.
         outside: Scores from outside, ``{score: {vfm: value}}``.
@@ -207,13 +208,12 @@ def _notes(cells: pd.DataFrame, asked: str, baseline: str) -> list[str]:
             notes.append(f"{setting}: one seed only, so no standard deviation, for {_list(few)}.")
         records = [r.record for runs in rows["runs"] for r in runs if r.record is not None]
         notes += _class_notes(setting, records)
-        for name in ("max_steps", "effective_batch", "precision"):
-            found = {getattr(r, name) for r in records} - {None}
-            if len(found) > 1:
-                notes.append(
-                    f"{setting}: runs differ in {name} ({_list(sorted(map(str, found)))}); "
-                    "their scores may not be comparable."
-                )
+        found = {r.precision for r in records} - {None}
+        if len(found) > 1:  # of one configuration, on different devices
+            notes.append(
+                f"{setting}: runs differ in precision ({_list(sorted(found))}); "
+                "their scores may not be comparable."
+            )
         notes += [f"{setting}: {text}" for record in records for text in _remarks(record)]
     return notes
 

@@ -53,8 +53,9 @@ def write_figures(a: Analysis, folder: str | Path, target: str, name=str) -> lis
     """
     with mpl.rc_context(_STYLE):
         figures = {f"models-{s}": models_figure(a, s) for s in a.settings}
-        if a.comparisons:
+        if any(c.agreement.tau is not None for c in a.comparisons):
             figures["tau"] = tau_figure(a)
+        if a.comparisons:
             figures["ranks"] = ranks_figure(a)
         if len(a.settings) > 2:
             figures["tau-matrix"] = matrix_figure(a)
