@@ -1,6 +1,8 @@
 """What torch keeps private. Checked with torch 2.4 to 2.12."""
 
-from torch import nn
+from collections.abc import Mapping
+
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 
@@ -15,3 +17,19 @@ def is_batch_norm(module: nn.Module) -> bool:
     ``nn.BatchNorm1d`` to 3d and ``nn.SyncBatchNorm`` have no public base.
     """
     return isinstance(module, _BatchNorm)
+
+
+class LoadingModule(nn.Module):
+    """A module that is told of weights before they are loaded into it, by torch or by mmengine."""
+
+    def before_loading(self, state_dict: Mapping[str, Tensor], prefix: str) -> None:
+        """Look at weights that are loaded into this module next.
+
+        Args:
+            state_dict: Weights of a model by their names in it.
+            prefix: What those of this module start with.
+        """
+
+    def _load_from_state_dict(self, state_dict, prefix, *args):
+        self.before_loading(state_dict, prefix)
+        super()._load_from_state_dict(state_dict, prefix, *args)

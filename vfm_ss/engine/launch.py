@@ -9,6 +9,7 @@ from mmengine.device import get_device
 from mmengine.runner import Runner
 
 from vfm_ss.errors import UsageError
+from vfm_ss.models.backbones.late_weights import IF_THERE, LATER, NOW, reading
 from vfm_ss.protocol.identity import EFFECTIVE_BATCH
 from vfm_ss.run_lock import hold_run
 
@@ -220,7 +221,12 @@ def _run(cfg: Config, mode: str) -> None:
     if cfg.launcher == "pytorch" and get_device() == "cpu":
         _prepare_cpu_processes(cfg)
     _use_device_well(cfg)
-    runner = Runner.from_cfg(cfg)
+    when = LATER
+    if mode == "train":
+        # As early as can be: before the data is read, and with the structure they give the model.
+        when = IF_THERE if cfg.get("resume") or cfg.get("load_from") else NOW
+    with reading(when):
+        runner = Runner.from_cfg(cfg)
     try:
         getattr(runner, mode)()
     except SystemExit:  # asked to stop; all processes leave together

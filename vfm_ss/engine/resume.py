@@ -8,6 +8,7 @@ from mmengine.runner import Runner
 from vfm_ss.checkpoint_reader import find_damage
 from vfm_ss.compat.runner import is_training, load_from
 from vfm_ss.found_files import read
+from vfm_ss.models.backbones.late_weights import fit_structure
 
 #: mmengine's name for the file in a work dir that names the newest checkpoint.
 POINTER = "last_checkpoint"
@@ -71,12 +72,13 @@ def check_weights(runner: Runner, checkpoint: dict) -> None:
     model = runner.model
     while hasattr(model, "module"):  # processes, or augmentation in tests
         model = model.module
-    state = checkpoint.get("state_dict", checkpoint)
-    shapes = {
-        key.removeprefix("module."): value.shape
-        for key, value in state.items()
+    state = {
+        key.removeprefix("module."): value
+        for key, value in checkpoint.get("state_dict", checkpoint).items()
         if hasattr(value, "shape")
     }
+    fit_structure(model, state)
+    shapes = {name: value.shape for name, value in state.items()}
     wanted = {name: value.shape for name, value in model.named_parameters()}
     lacking = [name for name, shape in wanted.items() if shapes.get(name) != shape]
     training = is_training(runner)

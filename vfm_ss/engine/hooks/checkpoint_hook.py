@@ -15,6 +15,7 @@ from vfm_ss.compat.runner import (
     train_loop,
 )
 from vfm_ss.files import remove_partial_files, write_atomically
+from vfm_ss.models.backbones.late_weights import expect_checkpoint
 from vfm_ss.protocol.identity import describe
 from vfm_ss.run_lock import hold_run, release_run
 
@@ -75,14 +76,18 @@ class AtomicCheckpointHook(OpenCheckpointHook):
             FileNotFoundError: If the checkpoints are gone.
         """
         if not is_training(runner):
+            expect_checkpoint(runner.model, load_from(runner) is not None)
             return
         if self.by_epoch and isinstance(train_loop(runner), IterBasedTrainLoop):
             raise ValueError(
                 "default_hooks.checkpoint counts epochs (by_epoch=True is mmengine's default), so "
                 "nothing would be saved before the last step; set by_epoch=False"
             )
-        if not self._is_atomic:
-            return
+        if self._is_atomic:
+            self._find_checkpoint(runner)
+        expect_checkpoint(runner.model, load_from(runner) is not None)
+
+    def _find_checkpoint(self, runner) -> None:
         answer: list = [None]
         if is_main_process():
             try:
@@ -104,6 +109,7 @@ class AtomicCheckpointHook(OpenCheckpointHook):
     def before_train(self, runner) -> None:
         """Take up what the resumed run has saved."""
         super().before_train(runner)
+        expect_checkpoint(runner.model, False)
         self._samples = samples_of(runner.train_dataloader.dataset)
         if self._stated is not None:
             self._stated.apply(runner)
@@ -122,6 +128,10 @@ class AtomicCheckpointHook(OpenCheckpointHook):
             self.last_ckpt = self._in_out_dir(runner.message_hub.get_info("last_ckpt"))
         if getattr(self, "best_ckpt_path", None):
             self.best_ckpt_path = self._in_out_dir(self.best_ckpt_path)
+
+    def before_test(self, runner) -> None:
+        """Expect no further weights."""
+        expect_checkpoint(runner.model, False)
 
     def before_save_checkpoint(self, runner, checkpoint: dict) -> None:
         """Say in the checkpoint which run it is of."""

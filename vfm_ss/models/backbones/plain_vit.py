@@ -11,15 +11,15 @@ from pathlib import Path
 from typing import ClassVar
 
 import torch
-from mmengine.model import BaseModule
 from timm.layers import to_2tuple
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint as checkpoint_activations
 
 from . import checkpoint
+from .late_weights import LateWeights
 
 
-class PlainViT(BaseModule):
+class PlainViT(LateWeights):
     """A vision transformer of some library, as an mmseg backbone.
 
     A subclass says how its library builds a model, names weights and computes features, in the
@@ -30,7 +30,7 @@ class PlainViT(BaseModule):
         patch_size: Patch size P in pixels.
         img_size: Input size in pixels, one number or (H, W), multiples of P.
         pretrained: True for published weights, False for random ones, or the path of a
-            ``.safetensors`` or weights-only ``.pth`` file.
+            ``.safetensors`` or weights-only ``.pth`` file. See `late_weights` for when it is read.
         frozen: Keep the backbone in eval mode, without gradients or graph (linear probing).
         out_indices: Blocks whose outputs are returned, negative ones counting from the last, in
             ascending order. The final norm belongs to the last block and is applied to its output
@@ -54,7 +54,8 @@ class PlainViT(BaseModule):
         out_indices: Block numbers from 0.
         model_name: The library's name of the model, with a pretrained tag only where the weights
             of that tag were read.
-        weights: What was read: ``'random'``, or the file or address.
+        weights: What was read: ``'random'``, ``'a checkpoint'``, or the file or address;
+            ``'unread'`` where that is still to come.
         weights_files: The files that were read, none where they are not known.
         vit: The library's model, without what the outputs do not need, so that every parameter
             has a gradient.
@@ -90,7 +91,8 @@ class PlainViT(BaseModule):
                 f"img_size {self.img_size} must be a multiple of patch_size {self.patch_size}"
             )
         self.grid_size = tuple(size // self.patch_size for size in self.img_size)
-        self.vit = self._build(model_name, **kwargs)
+        self._build_again = partial(self._build, model_name, **kwargs)
+        self.vit = self._build_again()
         self.weights, self.weights_files = "random", []
         self.model_name = self._full_name(model_name, published=pretrained is True)
         self._name_of_weights = "" if pretrained is True else "random"
@@ -100,16 +102,12 @@ class PlainViT(BaseModule):
                 ("mean", "std"), (mean, std), self._statistics(), strict=True
             )
         )
-        if pretrained is not False:
-            state_dict, source, self.weights_files = self._read(pretrained)
-            self.weights = source
-            if pretrained is not True:
-                self._name_of_weights = _stem(pretrained)
-            name = model_name.partition(".")[0]
-            with checkpoint.converting(self.vit, state_dict, source, name):
-                state_dict = self._convert(checkpoint.to_float32(state_dict))
-            checkpoint.load_strict(self.vit, state_dict, source, name)
+        if not isinstance(pretrained, bool):
+            self._name_of_weights = _stem(pretrained)
+        self._pretrained, self._name = pretrained, model_name.partition(".")[0]
         self.out_indices = _block_numbers(out_indices, len(self.blocks))
+        if pretrained is not False:
+            self.read_or_wait(is_file=not isinstance(pretrained, bool) and _is_there(pretrained))
         self._prune(self.out_indices)
         self.embed_dim = self.vit.embed_dim
         self.frozen = frozen
@@ -136,12 +134,27 @@ class PlainViT(BaseModule):
         """The transformer blocks of ``vit``."""
         return getattr(self.vit, self.blocks_name)
 
-    def init_weights(self) -> None:
-        """Do nothing: the constructor has initialised or loaded every weight.
+    def read_weights(self, again: bool = False) -> None:
+        """Read the pretrained weights.
 
-        mmengine would otherwise call the ``init_weights`` of the library's module, which overwrites
-        pretrained weights with random ones.
+        Args:
+            again: Whether ``vit`` has been cut to what the outputs need and is in use, so that the
+                weights are converted for a whole one, and copied.
         """
+        vit = self.vit
+        if again:
+            self.vit = self._build_again()
+        try:
+            state_dict, source, files = self._read(self._pretrained)
+            with checkpoint.converting(self.vit, state_dict, source, self._name):
+                state_dict = self._convert(checkpoint.to_float32(state_dict))
+            checkpoint.load_strict(self.vit, state_dict, source, self._name)
+            if again:
+                self._prune(self.out_indices)
+                self._replace(vit, self.vit)
+        finally:
+            self.vit = vit
+        self.weights, self.weights_files = source, files
 
     def train(self, mode: bool = True) -> "PlainViT":
         """Set training mode; a frozen backbone stays in eval mode."""
@@ -208,6 +221,10 @@ class PlainViT(BaseModule):
     def _convert(self, state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
         """Turn a published state dict into that of ``vit``, renamed and resized."""
 
+    def _replace(self, vit: nn.Module, by: nn.Module) -> None:
+        """Copy all weights of one model to another one of the same structure, in place."""
+        vit.load_state_dict(by.state_dict())
+
     @abstractmethod
     def _prune(self, indices: list[int]) -> None:
         """Remove what the outputs of these blocks do not need."""
@@ -219,6 +236,10 @@ class PlainViT(BaseModule):
     @abstractmethod
     def _features(self, x: Tensor) -> Sequence[Tensor]:
         """Return the map of each block of ``out_indices``, the final norm on the last block's."""
+
+
+def _is_there(path: str | Path) -> bool:
+    return Path(path).expanduser().exists()
 
 
 def _stem(path: str | Path) -> str:

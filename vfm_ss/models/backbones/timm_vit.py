@@ -1,6 +1,6 @@
 """Any plain ViT of timm as an mmseg backbone."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar
 
@@ -106,6 +106,17 @@ class TimmViT(PlainViT):
             _log(self, "its norm follows the average of the tokens: features have no final norm")
         return state_dict
 
+    def _replace(self, vit: nn.Module, by: nn.Module) -> None:
+        if isinstance(getattr(by, "norm", None), nn.Identity):
+            vit.norm = _identity_for(vit.norm)
+        super()._replace(vit, by)
+
+    def fit(self, state_dict: Mapping[str, Tensor]) -> None:
+        """Drop the final norm where all but that is there, as `_with_final_norm` has done."""
+        lacking = {name for name, _ in self.named_parameters()} - state_dict.keys()
+        if lacking and all(name.startswith("vit.norm.") for name in lacking):
+            self.vit.norm = nn.Identity()
+
     def _prune(self, indices: list[int]) -> None:
         # SAM's end is a neck, which timm prunes as others' norm: no part of the dense features.
         self._has_norm = indices[-1] == len(self.blocks) - 1 and hasattr(self.vit, "norm")
@@ -122,6 +133,15 @@ class TimmViT(PlainViT):
             last = outs[-1].permute(0, 2, 3, 1)
             outs[-1] = self.vit.norm(last).permute(0, 3, 1, 2)
         return outs
+
+
+def _identity_for(norm: nn.Module) -> nn.Module:
+    """Return an identity with the attributes that mmengine gives to every module for a while."""
+    identity = nn.Identity()
+    for name, value in vars(norm).items():
+        if not hasattr(identity, name):
+            setattr(identity, name, value)
+    return identity
 
 
 def _log(backbone: nn.Module, what: str) -> None:

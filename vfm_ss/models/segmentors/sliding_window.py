@@ -21,6 +21,7 @@ from torch import Tensor
 
 from vfm_ss.compat.mmseg_models import OpenEncoderDecoder
 
+from ..backbones.late_weights import LATER, reading
 from ..bilinear import resize_linear, span
 from ..precision import AUTOCAST, resolve_precision
 
@@ -147,6 +148,10 @@ class SlidingWindowEncoderDecoder(OpenEncoderDecoder):
             Logits are averaged in at least fp32.
         seg_logits: Whether to attach the full (C, H, W) logits to every sample, as mmseg does.
     """
+
+    def __init__(self, *args, **kwargs):
+        with reading(LATER):  # by `init_weights`, as mmengine means it
+            super().__init__(*args, **kwargs)
 
     def predict(self, inputs: Tensor, data_samples: list | None = None) -> list:
         """Predict the class of every pixel at the original size of each image.
