@@ -50,9 +50,9 @@ def _record(vfm="dinov2", setting="default", seed=0, miou=50.0, **changes):
         "max_steps": s.data.steps,
         "miou": miou,
         "best_miou": miou,
-        "history": [[s.data.steps, miou]],
-    }
-    return Record(**values | changes)
+    } | changes
+    best = [[values["step"] // 2, values["best_miou"]]] if values["best_miou"] != miou else []
+    return Record(**{"history": [*best, [values["step"], miou]], **values})
 
 
 @pytest.fixture
@@ -71,14 +71,15 @@ def write_grid():
             for i, vfm in enumerate(vfms):
                 score = 60 - 20 * i / len(vfms) - 3 * k + rng.gauss(0, 1.5)
                 for seed in range(seeds):
+                    miou = round(score + rng.gauss(0, spread), 2)
                     folder = root / setting / vfm / f"seed{seed}"
                     folder.mkdir(parents=True)
                     record = _record(
                         vfm,
                         setting,
                         seed,
-                        round(score + rng.gauss(0, spread), 2),
-                        iou={"road": 90.0 - i % 50, "sky": None, "tree": 40.0 + k},
+                        miou,
+                        iou={"road": miou + 10, "sky": None, "tree": miou - 10},
                         train_seconds=100.0 * (k + 1),
                         step_seconds=0.5 * (k + 1),
                         trainable_params=1_000_000 * (k + 1),

@@ -373,5 +373,5 @@ def test_a_damaged_record_does_not_stop_a_resume(toy, whole, tmp_path):
     (tmp_path / "run" / "iter_6.pth").unlink()
     (tmp_path / "run" / "record.json").write_text("{")
     toy(resume=True).train()
-    assert "The record is made anew" in log_of(tmp_path / "run")
+    assert "The record is rebuilt" in log_of(tmp_path / "run")
     assert_same(outcome(tmp_path / "run"), whole)

@@ -22,13 +22,8 @@ optional = {
     "size": names,
     "patch": positive,
     "seed": counts,
-    "miou": percents,
-    "best_miou": percents,
-    "iou": st.dictionaries(names, st.none() | percents, max_size=5),
     "train_seconds": seconds,
     "step_seconds": seconds,
-    "trainable_params": counts,
-    "total_params": counts,
     "peak_memory_mb": st.floats(0, allow_infinity=False),
     "device": names,
     "world_size": positive,
@@ -50,20 +45,34 @@ optional = {
             "subset_seed": st.none() | counts,
         }
     ),
-    "classes": st.fixed_dictionaries({"total": positive, "in_mean": st.none() | counts}),
     "config_hash": checksums,
 }
 
 
 @st.composite
 def records(draw):
+    """Make one that does not contradict itself."""
     step, more = sorted([draw(counts), draw(positive)])
+    steps = sorted(draw(st.lists(st.integers(0, step), max_size=5)))
+    history = [[at, draw(st.none() | percents)] for at in steps]
+    miou = history[-1][1] if history else draw(st.none() | percents)
+    known = [score for _, score in history if score is not None]
+    ious = draw(st.dictionaries(names, st.sampled_from([None, miou]), max_size=5))
+    in_mean = sum(iou is not None for iou in ious.values())
+    params = sorted([draw(counts), draw(counts)])
     return Record(
         **{k: draw(names) for k in ("name", "vfm", "decoder", "train_dataset", "eval_dataset")},
         status=draw(st.sampled_from(STATUSES)),
         step=draw(st.sampled_from([step, None])),
         max_steps=draw(st.sampled_from([max(more, 1), None])),
-        history=draw(st.lists(st.tuples(counts, st.none() | percents).map(list), max_size=5)),
+        miou=miou,
+        best_miou=draw(st.sampled_from([None, max(known, default=miou)])),
+        history=history,
+        iou=draw(st.sampled_from([None, ious])),
+        classes=draw(st.sampled_from([None, {"total": len(ious) or 1, "in_mean": in_mean}])),
+        trainable_params=draw(st.sampled_from([None, params[0]])),
+        total_params=draw(st.sampled_from([None, params[1]])),
+        stopped_early=True,
         **{name: draw(st.none() | values) for name, values in optional.items()},
     )
 

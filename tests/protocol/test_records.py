@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import threading
 from dataclasses import asdict
 
@@ -9,7 +10,7 @@ from vfm_ss.protocol.identity import config_hash
 from vfm_ss.protocol.records import Record, read_record, write_record
 
 
-def make(**changes):
+def make(miou=47.25, **changes):
     values = {
         "name": "dinov2_b16_linear_ade20k",
         "vfm": "dinov2",
@@ -22,10 +23,10 @@ def make(**changes):
         "status": "finished",
         "step": 100,
         "max_steps": 100,
-        "miou": 47.25,
+        "miou": miou,
         "best_miou": 48.5,
-        "iou": {"wall": 70.5, "sky & <sea>": None},
-        "history": [[50, 48.5], [100, 47.25]],
+        "iou": {"wall": miou, "sky & <sea>": None},
+        "history": [[50, 48.5], [100, miou]],
         "train_seconds": 12.5,
         "versions": {"torch": "2.12.1"},
         "compiled": False,
@@ -79,7 +80,8 @@ def test_readers_never_see_a_part(tmp_path):
 
     def write():
         for i in range(60):
-            write_record(path, make(miou=float(i), history=[[k, float(i)] for k in range(300)]))
+            row = {"best_miou": float(i), "history": [[k, float(i)] for k in range(100)]}
+            write_record(path, make(float(i), **row))
         done.set()
 
     writer = threading.Thread(target=write)
@@ -180,7 +182,7 @@ IDENTITY = {
     "lr": 1e-4,
     "layer_decay": 1.0,
     "data": {"train_samples": 20210, "fraction": 0.0625, "subset_seed": 0},
-    "classes": {"total": 150, "in_mean": 149},
+    "classes": {"total": 2, "in_mean": 1},
     "config": {"optim_wrapper.optimizer.lr": 1e-4, "model.out": [1, None]},
     "config_hash": config_hash({"optim_wrapper.optimizer.lr": 1e-4, "model.out": [1, None]}),
 }
@@ -246,7 +248,7 @@ def test_a_further_evaluation_is_a_record_of_its_own(tmp_path):
     found = {
         "night": {
             "miou": 20.5,
-            "iou": {"wall": 30.0, "sky": None},
+            "iou": {"wall": 20.5, "sky": None},
             "history": [[50, 21], [100, 20.5]],
         },
         "fog": {"miou": None},
@@ -256,7 +258,7 @@ def test_a_further_evaluation_is_a_record_of_its_own(tmp_path):
     night = record.on("night")
     assert (night.train_dataset, night.eval_dataset) == ("ade20k", "night")
     assert night.setting == "b16_linear_ade20k2night"
-    assert (night.miou, night.iou["wall"], night.history) == (20.5, 30.0, [[50, 21], [100, 20.5]])
+    assert (night.miou, night.iou["wall"], night.history) == (20.5, 20.5, [[50, 21], [100, 20.5]])
     # The best model is the one that is best on the run's own data set: step 50, as in `make`.
     assert night.best_miou == 21
     assert (night.vfm, night.train_seconds, night.evaluations) == ("dinov2", 12.5, None)
@@ -289,3 +291,53 @@ def test_evaluations_outside_the_schema_are_refused(evaluations):
 def test_an_evaluation_on_the_runs_own_data_set_again_is_refused():
     with pytest.raises(ValueError, match="'evaluations' holds 'ade20k' again"):
         make(evaluations={"ade20k": {"miou": 3}})
+
+
+CONTRADICTIONS = {
+    "it is finished at step 1 of 100, but not stopped early": {"step": 1, "history": []},
+    "its best mIoU 40.0 is below its last 47.25": {"best_miou": 40.0},
+    "7 of its 6 parameters are trainable": {"trainable_params": 7, "total_params": 6},
+    "its history goes back, from step 100": {"history": [[100, 48.5], [50, 47.25]]},
+    "its history goes up to step 100, but it is at step 90": {"step": 90, "status": "running"},
+    "its mIoU is 47.25, the last of its history 46.0": {"history": [[50, 48.5], [100, 46.0]]},
+    "its mIoU is 47.25, the last of its history None": {"history": [[50, 48.5], [100, None]]},
+    "its best mIoU is 48.5, in its history 47.25": {"history": [[100, 47.25]]},
+    "its mIoU is 47.25, the mean of its 2 IoUs 25.00": {"iou": {"a": 20.0, "b": 30.0}},
+    "its field 'classes' says in_mean 2, its IoUs are 1": {"classes": {"total": 2, "in_mean": 2}},
+    "its field 'classes' says total 150, its IoUs are 2": {
+        "classes": {"total": 150, "in_mean": None}
+    },
+    "on night, its mIoU is 20, the last of its history 30": {
+        "evaluations": {"night": {"miou": 20, "history": [[100, 30]]}}
+    },
+}
+
+
+@pytest.mark.parametrize("reason", CONTRADICTIONS)
+def test_a_record_that_contradicts_itself_is_skipped_with_the_reason(reason, tmp_path):
+    path = tmp_path / "record.json"
+    write_record(path, make())
+    data = json.loads(path.read_text()) | CONTRADICTIONS[reason]
+    path.write_text(json.dumps(data))
+    with pytest.raises(ValueError, match=re.escape(f"{path}: contradicts itself: {reason}")):
+        read_record(path)
+
+
+@pytest.mark.parametrize("changes", [
+    {"step": 60, "history": [[60, 47.25]], "stopped_early": True, "best_miou": 47.25},
+    {"step": None, "max_steps": None, "history": [], "iou": None, "best_miou": None},
+    {"history": [[50, None], [50, 48.504], [100, 47.2549]], "miou": 47.25, "best_miou": 48.5},
+    {"iou": {"a": None}, "miou": None, "history": [], "best_miou": None},
+    {"iou": {"a": 40.51, "b": 54.01, "c": None}},
+])  # fmt: skip
+def test_gaps_and_rounding_are_no_contradiction(changes, tmp_path):
+    write_record(tmp_path / "record.json", make(**changes))
+    assert read_record(tmp_path / "record.json").status == "finished"
+
+
+def test_a_key_given_twice_is_refused(tmp_path):
+    path = tmp_path / "record.json"
+    write_record(path, make())
+    path.write_text(path.read_text().replace('"miou": 47.25,', '"miou": 47.25, "miou": 90.0,'))
+    with pytest.raises(ValueError, match="holds 'miou' twice in one object"):
+        read_record(path)

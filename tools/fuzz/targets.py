@@ -81,7 +81,7 @@ def _records() -> list[Record]:
     empty = Record(**names, decoder="linear", status="running")
     full = Record(
         **names, decoder="mask2former", status="finished", size="b", patch=16, seed=0, step=4,
-        max_steps=4, miou=1.5, best_miou=2.0, iou={"wall": 1.0, "sky": None},
+        max_steps=4, miou=1.5, best_miou=2.0, iou={"wall": 1.5, "sky": None},
         history=[[2, 2.0], [4, 1.5]], train_seconds=0.5, step_seconds=0.1, trainable_params=1,
         total_params=2, peak_memory_mb=3.5, device="CPU", world_size=1, micro_batch=4,
         effective_batch=16, precision="fp32", compiled=False, versions={"torch": "2.12.1"},

@@ -12,6 +12,7 @@ from pathlib import Path
 from vfm_ss.files import write_atomically
 from vfm_ss.found_files import read_json
 from vfm_ss.protocol import kinds as k
+from vfm_ss.protocol.contradictions import contradiction
 from vfm_ss.protocol.fractions import parse_fraction
 from vfm_ss.protocol.identity import config_hash
 from vfm_ss.protocol.settings import is_known, other_steps, parse_config_name, setting_name
@@ -231,6 +232,9 @@ def read_record(path: str | Path) -> Record:
             f"{path}: field {missing[0]!r} is missing (an unknown value is written as null)"
         )
     try:
-        return Record(**{name: data[name] for name in kinds if name in data})
+        record = Record(**{name: data[name] for name in kinds if name in data})
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
+    if reason := contradiction(record):
+        raise ValueError(f"{path}: contradicts itself: {reason}")
+    return record

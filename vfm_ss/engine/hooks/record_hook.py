@@ -115,7 +115,7 @@ class RecordHook(Hook):
         try:
             rows.update(read_record(path).history if path.exists() else ())
         except ValueError as error:
-            runner.logger.warning(f"The record is made anew: {error}")
+            runner.logger.warning(f"The record is rebuilt: {error}")
         # The main process decides: to the others the file may look different at this moment.
         history = [[[step, rows[step]] for step in sorted(rows) if step <= runner.iter]]
         broadcast_object_list(history)
