@@ -48,10 +48,12 @@ def browse(tmp_path, source, *options):
     return done.stdout.decode()
 
 
-def ask(tmp_path, source, steps):
+def ask(tmp_path, source, steps, *options):
     """Run JavaScript in the loaded page and return (errors, what it returned)."""
     source = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', PROBE, source)
-    dom = browse(tmp_path, source.replace("</body>", STEPS % steps + "</body>"), "--dump-dom")
+    dom = browse(
+        tmp_path, source.replace("</body>", STEPS % steps + "</body>"), "--dump-dom", *options
+    )
     found = json.loads(html.unescape(re.search(r'<pre id="answer">(.*?)</pre>', dom, re.S)[1]))
     return found["wrong"], found["answer"]
 
@@ -66,7 +68,7 @@ def analysis(tmp_path, write_grid):
 def test_every_plot_is_drawn_under_the_pages_own_policy(analysis, tmp_path):
     dom = browse(tmp_path, page(analysis, tmp_path, "large"), "--dump-dom")
     assert 'data-ready="yes"' in dom
-    for plot in ("tau", "matrix", "ranks", "models", "classes", "pairs", "predict"):
+    for plot in ("tau", "matrix", "ranks", "models", "curves", "classes", "pairs", "predict"):
         part = re.search(rf'<div class="plot[^"]*" id="plot-{plot}".*?</svg>', dom, re.S)
         assert part is not None, plot
         assert "<path" in part[0] or "<image" in part[0]
@@ -98,7 +100,9 @@ def test_tables_sort_and_filter_and_numbers_lead_to_runs(analysis, tmp_path):
     wrong, found = ask(tmp_path, page(analysis, tmp_path, "large"), steps)
     assert wrong == []
     means = analysis.means["default"]
-    expected = [f"{m:.2f}" for m in sorted(means, reverse=True)]
+    std = analysis.cells.loc["default", "std"]
+    order = means.sort_values(ascending=False).index
+    expected = [f"{means[vfm]:.2f} ± {std[vfm]:.2f}" for vfm in order]
     assert found["down"] == expected
     assert found["up"] == expected[::-1]
     assert found["names"] == sorted(analysis.means.index)
@@ -110,6 +114,24 @@ def test_tables_sort_and_filter_and_numbers_lead_to_runs(analysis, tmp_path):
     assert found["all"] == 24
     assert found["visible"] == [False, True, False]
     assert found["bars"] == sorted(analysis.means["probe"], reverse=True)
+
+
+def test_it_is_dark_where_the_browser_is(analysis, tmp_path):
+    steps = """
+      const rgb = (query, property) => getComputedStyle(document.querySelector(query))[property]
+        .match(/\\d+/g).slice(0, 3).map(Number);
+      const ground = rgb("body", "backgroundColor"), ink = rgb("#plot-tau .xtick text", "fill");
+      return [matchMedia("(prefers-color-scheme: dark)").matches, ground, ink];
+    """
+    source = page(analysis, tmp_path, "large")
+    for dark, option in ((False, "1"), (True, "0")):
+        option = f"--blink-settings=preferredColorScheme={option}"
+        wrong, (matches, ground, ink) = ask(tmp_path, source, steps, option)
+        assert wrong == []
+        assert matches is dark
+        assert (max(ground) < 64) is dark
+        assert (min(ink) > 192) is dark
+        assert (max(ink) < 64) is not dark
 
 
 def test_gaps_sort_last_both_ways(tmp_path):

@@ -12,6 +12,7 @@ from PIL import Image
 from vfm_ss.protocol.runs import Run, Skipped, collect
 from vfm_ss.ranking.analysis import analyse
 from vfm_ss.report.page import page
+from vfm_ss.report.plot_data import plot_data
 from vfm_ss.report.write import file_name, write_report
 
 NASTY = """</script><script>alert(1)</script><img src=x onerror=alert(2)>"'&{{7*7}}"""
@@ -138,6 +139,11 @@ def test_the_plots_show_the_analysis(analysis, tmp_path):
         assert data["rank"][s] == [float(ranks[v]) for v in data["vfms"]]
     assert [t["tau"] for t in data["taus"]] == [c.agreement.tau for c in analysis.comparisons]
     assert [t["paper"] for t in data["taus"]] == [0.38, 0.87]
+    curves = data["curves"][0]
+    assert [(c["vfm"], c["seed"]) for c in curves] == [(m, k) for m in range(3) for k in (0, 1)]
+    assert all(c["steps"] == [20_000, 40_000] and c["miou"][0] == 20.0 for c in curves)
+    last = [sum(c["miou"][1] for c in curves if c["vfm"] == m) / 2 for m in range(3)]
+    assert last == pytest.approx(data["mean"][0])
     classes = data["classes"][0]
     assert classes["names"] == ["road", "sky", "tree"]
     by_vfm = dict(zip(data["vfms"], classes["iou"], strict=True))
@@ -148,6 +154,26 @@ def test_the_plots_show_the_analysis(analysis, tmp_path):
             pytest.approx(mean + 10, abs=0.01),
             pytest.approx(mean - 10, abs=0.01),
         )
+
+
+def test_a_long_curve_is_thinned_from_its_end(make_record):
+    history = [[step, 40 + step / 100] for step in range(1, 1001)]
+    record = make_record(max_steps=1000, step=1000, miou=50.0, history=history)
+    a = analyse([Run("default", "dinov2", 0, 50.0, "x", record)])
+    ((curve,),) = plot_data(a, "default")["curves"]
+    assert curve["steps"] == list(range(5, 1001, 5))
+    assert curve["miou"][-1] == 50.0
+
+
+def test_a_card_says_that_chance_explains_the_agreement(tmp_path):
+    runs = [
+        Run(s, vfm, 0, miou, "x")
+        for s, scores in (("default", (1, 2, 3, 4)), ("probe", (1, 2, 4, 3)))
+        for vfm, miou in zip("abcd", scores, strict=True)
+    ]
+    text = Page(page(analyse(runs), tmp_path, "default")).text
+    # scipy.stats.kendalltau([1, 2, 3, 4], [1, 2, 4, 3]): 0.67, p = 0.333
+    assert "τ 0.67 over 4 models; p = 0.333: too few models to tell it from chance" in text
 
 
 def test_gaps_reach_the_page_as_gaps(tmp_path):

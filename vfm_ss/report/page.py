@@ -18,7 +18,7 @@ from plotly.offline import get_plotlyjs
 
 from vfm_ss.ranking.analysis import Analysis
 from vfm_ss.report.plot_data import plot_data
-from vfm_ss.report.table_data import Table, Value, certainty, raw, title
+from vfm_ss.report.table_data import Table, Value, certainty, p_value, raw, title
 from vfm_ss.report.tables import all_tables, count, models_table, prediction_table, summary
 from vfm_ss.text import printable
 from vfm_ss.version import __version__
@@ -85,6 +85,8 @@ def _cards(a: Analysis) -> list[dict]:
     for label, c in zip(labels, [*known[:1], *known[-1:]], strict=False):
         limits = "" if not c.interval else f" ({c.interval[0]:.2f} to {c.interval[1]:.2f})"
         note = f"τ {c.agreement.tau:.2f}{limits} over {c.agreement.n} models"
+        if c.agreement.p_value > 0.05:
+            note += f"; p = {p_value(c.agreement.p_value)}: too few models to tell it from chance"
         cards.append({"label": label, "value": title(c.setting), "note": note})
     return cards
 
@@ -107,7 +109,9 @@ def _table(table: Table, anchors: dict) -> dict:
         for cell, shown, column in zip(row, words, table.columns, strict=True):
             value = raw(cell)
             link = isinstance(cell, Value) and value is not None
-            group, first = anchors.get(tuple(cell[1:]), (None, None)) if link else (None, None)
+            group, first = (
+                anchors.get((cell.setting, cell.vfm), (None, None)) if link else (None, None)
+            )
             cells.append(
                 {
                     "text": shown,

@@ -7,6 +7,8 @@ import pandas as pd
 from vfm_ss.ranking.analysis import Analysis
 from vfm_ss.report.table_data import title
 
+_MAX_POINTS = 200  # of a learning curve
+
 
 def plot_data(a: Analysis, target: str) -> dict:
     """Return everything that the plots show; a gap is None.
@@ -52,6 +54,7 @@ def plot_data(a: Analysis, target: str) -> dict:
             ]
             for s in settings
         ],
+        "curves": [_curves(a, s, vfms) for s in settings],
         "classes": [_class_iou(a, s, vfms) for s in settings],
     }
 
@@ -62,6 +65,27 @@ def _columns(frame: pd.DataFrame) -> list[list]:
 
 def _gap(value) -> float | None:
     return None if value is None or math.isnan(value) else float(value)
+
+
+def _curves(a: Analysis, setting: str, vfms: list[str]) -> list[dict]:
+    """Validations of every run that had several; of very many, evenly spaced ones and the last."""
+    curves = []
+    for vfm, runs in a.cells.loc[setting, "runs"].items():
+        for run in runs:
+            history = list((run.record and run.record.history) or [])
+            if len(history) < 2:
+                continue
+            every = math.ceil(len(history) / _MAX_POINTS)
+            shown = history[::-every][::-1]
+            curves.append(
+                {
+                    "vfm": vfms.index(vfm),
+                    "seed": run.seed,
+                    "steps": [step for step, _ in shown],
+                    "miou": [_gap(miou) for _, miou in shown],
+                }
+            )
+    return sorted(curves, key=lambda c: c["vfm"])
 
 
 def _class_iou(a: Analysis, setting: str, vfms: list[str]) -> dict | None:

@@ -10,11 +10,15 @@ from vfm_ss.text import GAP
 
 
 class Value(NamedTuple):
-    """A value that comes from runs: those of ``setting`` and, if given, of one ``vfm``."""
+    """A value that comes from runs: those of ``setting`` and, if given, of one ``vfm``.
+
+    People read it with its ``spread``, a standard deviation, behind it; files hold the value.
+    """
 
     value: object
     setting: str
     vfm: str | None = None
+    spread: float | None = None
 
 
 @dataclass(frozen=True)
@@ -69,8 +73,10 @@ class Table:
 
 def show(cell, column: Column) -> str:
     """Return a cell as people read it; a gap is a dash."""
-    value = raw(cell)
-    return GAP if value is None else column.show(value)
+    value, spread = raw(cell), getattr(cell, "spread", None)
+    if value is None:
+        return GAP
+    return column.show(value) + ("" if spread is None else f" ± {column.show(spread)}")
 
 
 def raw(cell):

@@ -87,8 +87,15 @@ def _remarks(c: Comparison) -> str:
 def overview_table(a: Analysis) -> Table:
     """Mean mIoU of every VFM under every setting."""
     columns = [Column(s, title(s), digits(2)) for s in a.settings]
+    std = a.cells["std"].dropna().to_dict()
     rows = [
-        [vfm, *(Value(row[s], s, vfm) if row[s] == row[s] else None for s in a.settings)]
+        [
+            vfm,
+            *(
+                Value(row[s], s, vfm, std.get((s, vfm))) if row[s] == row[s] else None
+                for s in a.settings
+            ),
+        ]
         for vfm, row in a.means.iterrows()
     ]
     which = "last" if a.metric == "last" else "best"
@@ -97,8 +104,8 @@ def overview_table(a: Analysis) -> Table:
         "Mean IoU",
         [text("vfm", "Model"), *columns],
         rows,
-        f"Percent, mean over seeds of the {which} validation; the best under {title(a.baseline)} "
-        "first.",
+        f"Percent, mean ± standard deviation over seeds of the {which} validation; the best under "
+        f"{title(a.baseline)} first.",
     )
 
 

@@ -1,6 +1,11 @@
 "use strict";
 const data = JSON.parse(document.getElementById("data").textContent);
-const BLUE = "#0072B2", ORANGE = "#D55E00", GREY = "#AEB4BC", INK = "#1f252d", LINE = "#e3e6ea";
+const GREY = "#AEB4BC", DARK_INK = "#1f252d"; // the latter on the light cells of a heat map
+let BLUE, ORANGE, INK, LINE, PAPER; // the page's, light or dark
+function readColours() {
+  const style = getComputedStyle(document.documentElement);
+  [BLUE, ORANGE, INK, LINE, PAPER] = ["blue", "orange", "ink", "line", "paper"].map((name) => style.getPropertyValue(`--${name}`).trim());
+}
 const narrow = () => window.innerWidth < 640;
 const byId = (id) => document.getElementById(id);
 const range = (n) => [...Array(n).keys()];
@@ -46,7 +51,7 @@ function drawTau() {
         (t.interval ? `<br>95 %: ${fixed(t.interval[0])} to ${fixed(t.interval[1])}` : "<br>too few seeds for an interval")),
       hovertemplate: "%{text}<extra></extra>" },
     { type: "scatter", mode: "markers", name: "the paper's", x: rows.map((t) => t.paper), y,
-      marker: { color: "#fff", size: 10, symbol: "diamond", line: { color: ORANGE, width: 2.2 } },
+      marker: { color: PAPER, size: 10, symbol: "diamond", line: { color: ORANGE, width: 2.2 } },
       text: rows.map((t) => plain(t.label)), hovertemplate: "%{text}<br>paper: τ = %{x}<extra></extra>",
       visible: rows.some((t) => t.paper !== null) },
   ], {
@@ -63,7 +68,7 @@ function drawMatrix() {
   draw("plot-matrix", [{ type: "heatmap", x: range(names.length), y: range(names.length), z, zmin: -1, zmax: 1, xgap: 2, ygap: 2,
     colorscale: [[0, "#ee8a62"], [0.5, "#f7f7f7"], [1, "#5b9fd0"]],
     text: z.map((row) => row.map((tau) => (tau === null ? "" : fixed(tau)))), texttemplate: "%{text}",
-    textfont: { size: narrow() ? 9 : 13, color: INK },
+    textfont: { size: narrow() ? 9 : 13, color: DARK_INK },
     customdata: z.map((row, i) => row.map((_, j) => `${settings[i]} and ${settings[j]}`)), hoverongaps: false,
     hovertemplate: "%{customdata}<br>τ = %{text}<extra></extra>", showscale: !narrow(), colorbar: { title: { text: "τ" }, thickness: 12, outlinewidth: 0 } }],
   { height: (narrow() ? 120 : 110) + (narrow() ? 34 : 46) * names.length,
@@ -71,8 +76,10 @@ function drawMatrix() {
     yaxis: { tickvals: range(names.length), ticktext: names, autorange: "reversed", showgrid: false, zeroline: false, tickfont: { size: narrow() ? 10 : 13 } } });
 }
 
-function shade(i, n) { // viridis without its pale end
-  const stops = [[68, 1, 84], [59, 82, 139], [33, 145, 140], [80, 185, 100]];
+const dark = matchMedia("(prefers-color-scheme: dark)");
+function shade(i, n) { // viridis without the end that the page's ground hides
+  const stops = dark.matches ? [[98, 120, 190], [46, 155, 160], [94, 201, 98], [253, 231, 37]]
+    : [[68, 1, 84], [59, 82, 139], [33, 145, 140], [80, 185, 100]];
   const at = n < 2 ? 0 : (i / (n - 1)) * (stops.length - 1), k = Math.min(Math.floor(at), stops.length - 2);
   return `rgb(${stops[k].map((c, j) => Math.round(c + (stops[k + 1][j] - c) * (at - k))).join(",")})`;
 }
@@ -108,14 +115,31 @@ function drawModels(s) {
   }];
   if (s !== data.baseline) traces.push({
     type: "scatter", mode: "markers", y, x: rows.map((m) => data.mean[data.baseline][m]), name: settings[data.baseline],
-    marker: { color: ORANGE, size: 11, line: { color: "#fff", width: 1.5 } },
+    marker: { color: ORANGE, size: 11, line: { color: PAPER, width: 1.5 } },
     text: rows.map((m) => vfms[m]), hovertemplate: `%{text}<br>${settings[data.baseline]}: %{x:.2f} %<extra></extra>`,
   });
   draw("plot-models", traces, { height: 120 + 30 * rows.length, showlegend: true, bargap: 0.3,
     xaxis: { rangemode: "tozero", title: { text: "mIoU in percent" } },
     yaxis: { range: [rows.length - 0.5, -0.5], tickvals: y, ticktext: rows.map((m) => vfms[m]), showgrid: false, zeroline: false } });
   document.querySelectorAll(".of-setting").forEach((part, i) => { part.hidden = i !== s; });
+  drawCurves(s);
   drawClasses(s, rows);
+}
+
+function drawCurves(s) {
+  const curves = data.curves[s];
+  byId("curve-part").hidden = !curves.length;
+  if (!curves.length) return;
+  const named = new Set();
+  draw("plot-curves", curves.map((c) => {
+    const again = named.has(c.vfm);
+    named.add(c.vfm);
+    return { type: "scatter", mode: "lines+markers", x: c.steps, y: c.miou, name: vfms[c.vfm], legendgroup: c.vfm, showlegend: !again,
+      line: { color: shade(c.vfm, vfms.length), width: 1.6 }, marker: { size: 4 },
+      text: c.steps.map((step, i) => `<b>${vfms[c.vfm]}</b>${c.seed === null ? "" : `, seed ${c.seed}`}<br>step ${step}: ${fixed(c.miou[i])} %`),
+      hovertemplate: "%{text}<extra></extra>" };
+  }), { height: narrow() ? 420 : 460, showlegend: true,
+    xaxis: { title: { text: "optimiser steps" }, rangemode: "tozero" }, yaxis: { title: { text: "mIoU in percent" } } });
 }
 
 function drawClasses(s, rows) {
@@ -125,7 +149,8 @@ function drawClasses(s, rows) {
   const names = classes.names.map(plain), flip = narrow() || names.length < 30;
   const z = flip ? names.map((_, c) => rows.map((m) => classes.iou[m][c])) : rows.map((m) => classes.iou[m]);
   const x = flip ? rows.map((m) => vfms[m]) : names, y = flip ? names : rows.map((m) => vfms[m]);
-  draw("plot-classes", [{ type: "heatmap", z, x: range(x.length), y: range(y.length), zmin: 0, zmax: 100, colorscale: "Viridis", hoverongaps: false,
+  const few = x.length <= (narrow() ? 5 : 14);
+  draw("plot-classes", [{ type: "heatmap", z, texttemplate: few ? "%{z:.1f}" : "", textfont: { size: narrow() ? 9 : 11 }, x: range(x.length), y: range(y.length), zmin: 0, zmax: 100, colorscale: "Viridis", hoverongaps: false,
     customdata: z.map((row, i) => row.map((_, j) => `${y[i]}, ${x[j]}`)),
     hovertemplate: "%{customdata}<br>IoU %{z:.1f} %<extra></extra>", colorbar: { title: { text: "IoU" }, thickness: 12, outlinewidth: 0 } }],
   { height: Math.max(280, 130 + (flip ? 18 : 26) * y.length),
@@ -238,7 +263,9 @@ function drawAll() {
   if (many) { drawMatrix(); drawPredict(target()); }
   drawModels(setting());
 }
+dark.addEventListener("change", () => { readColours(); drawAll(); });
 let wasNarrow = narrow();
 window.addEventListener("resize", () => { if (narrow() !== wasNarrow) { wasNarrow = narrow(); drawAll(); } });
+readColours();
 drawAll();
 document.documentElement.dataset.ready = "yes";
