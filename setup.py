@@ -9,13 +9,19 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 ROOT = Path(__file__).parent
-EXTRAS = ("mminstall", "openmmlab", "tests", "docs", "optional", "fuzz")
+EXTRAS = ("mminstall", "openmmlab", "tests", "docs", "optional", "export", "fuzz")
 
 
 def requirements(name: str) -> list[str]:
     """Read the requirements of one file, without comments."""
     lines = (ROOT / "requirements" / f"{name}.txt").read_text(encoding="utf-8").splitlines()
     return [line.strip() for line in lines if line.strip() and not line.startswith("#")]
+
+
+def extras() -> dict[str, list[str]]:
+    """Return the requirements of every extra; tests need those of what they test."""
+    found = {name: requirements(name) for name in EXTRAS}
+    return {**found, "tests": found["tests"] + found["export"]}
 
 
 def version() -> str:
@@ -51,6 +57,6 @@ setup(
     python_requires=">=3.10,<3.13",
     classifiers=[f"Programming Language :: Python :: 3.{minor}" for minor in (10, 11, 12)],
     install_requires=requirements("runtime"),
-    extras_require={name: requirements(name) for name in EXTRAS},
+    extras_require=extras(),
     zip_safe=False,
 )

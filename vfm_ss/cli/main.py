@@ -18,6 +18,7 @@ COMMANDS = {
     "sweep": "train many runs, and see how far they are",
     "rank": "rank VFMs from finished runs: tables, Kendall's tau, a page",
     "check-data": "check the data of a config before training",
+    "export": "export a trained model to ONNX or torch.export, and compare the two",
     "info": "show versions, devices and what is missing; facts about a VFM",
 }
 

@@ -189,8 +189,9 @@ class SingleScaleMask2FormerDecoder(nn.Module):
         """
         height, width = features.shape[-2:]
         tokens = self.input_proj(features.flatten(2).transpose(1, 2))
-        keys = tokens + self._token_positions(height, width, tokens)
-        x = self.queries.weight.expand(len(features), -1, -1)
+        # As autocast would hand it to the layers, and as a model in half precision needs it.
+        keys = (tokens + self._token_positions(height, width, tokens)).to(tokens.dtype)
+        x = self.queries.weight.expand(features.shape[0], -1, -1)
 
         predictions = [self._predict(x, tokens)]
         for layer in self.layers:

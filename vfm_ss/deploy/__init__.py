@@ -1,0 +1,1 @@
+"""What follows training: a trained model leaves for other programs and other machines."""
