@@ -53,6 +53,7 @@ class SingleScaleMask2FormerHead(BaseDecodeHead):
     """
 
     key = "mask2former"  # in records and config names
+    scores = True  # of classes is what it predicts, in place of logits
 
     def __init__(
         self,
