@@ -8,8 +8,9 @@ from pathlib import Path
 from unittest.mock import patch
 
 import timm
+import torch.nn.functional as F
 from huggingface_hub import try_to_load_from_cache
-from timm.models import _builder, _hub
+from timm.models import _builder, _hub, beit
 from torch import Tensor, nn
 
 #: Renames and resizes a published state dict for a model.
@@ -81,3 +82,23 @@ def stop_rope_augmentation(model: nn.Module) -> None:
     for module in model.modules():
         if getattr(module, "aug_active", False):
             module.aug_active = False
+
+
+class _OpenBeitAttention(beit.Attention):
+    """BEiT's attention on more tokens than it has relative positions for, the others last."""
+
+    def forward(self, x: Tensor, shared_rel_pos_bias: Tensor | None = None) -> Tensor:
+        self.num_others = x.shape[1] - self.relative_position_index.shape[0]
+        return super().forward(x, shared_rel_pos_bias)
+
+    def _get_rel_pos_bias(self) -> Tensor:
+        return F.pad(super()._get_rel_pos_bias(), (self.num_others, 0, self.num_others, 0))
+
+
+def open_relative_positions(attention: nn.Module) -> None:
+    """Let tokens without a position come before those of a BEiT's attention: their bias is 0.
+
+    Any other attention stays as it is.
+    """
+    if isinstance(attention, beit.Attention) and attention.relative_position_bias_table is not None:
+        attention.__class__ = _OpenBeitAttention

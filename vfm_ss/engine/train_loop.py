@@ -40,6 +40,8 @@ class OptimStepTrainLoop(OpenTrainLoop):
 
     A decode head with a method ``begin_step(data_samples, num_micro_batches, step, seed)`` is shown
     the labels of the whole share first, for losses that are normalised over the effective batch.
+    One with ``begin_training(max_steps)`` is told before how many steps there are, for what is
+    annealed over them.
 
     Args:
         runner: The runner.
@@ -90,6 +92,7 @@ class OptimStepTrainLoop(OpenTrainLoop):
         self._check_stated()
         self._check_classes()
         self.mixing = check_heads(_unwrapped(runner.model))
+        self._tell_head("begin_training", max_iters)
         if self._auto and self.mixing:
             self._split(self.dataloader.batch_size)
 
@@ -258,12 +261,14 @@ class OptimStepTrainLoop(OpenTrainLoop):
         self.count_iter()
 
     def _begin_step(self, data_batch: dict) -> None:
+        samples = data_batch["data_samples"]
+        self._tell_head("begin_step", samples, self.num_micro_batches, self.iter, self.runner.seed)
+
+    def _tell_head(self, method: str, *args) -> None:
         head = getattr(_unwrapped(self.runner.model), "decode_head", None)
-        begin_step = getattr(head, "begin_step", None)
-        if begin_step is not None:
-            begin_step(
-                data_batch["data_samples"], self.num_micro_batches, self.iter, self.runner.seed
-            )
+        tell = getattr(head, method, None)
+        if tell is not None:
+            tell(*args)
 
 
 def validation_is_due(runner) -> bool:

@@ -11,7 +11,14 @@ from vfm_ss.protocol.fractions import fraction_name, parse_fraction
 from vfm_ss.protocol.vfms import SIZES, VFMS
 
 #: Decoders by their names, each with whether the encoder is frozen below it.
-FROZEN = {"linear": False, "probe": True, "mask2former": False, "mask2former-probe": True}
+FROZEN = {
+    "linear": False,
+    "probe": True,
+    "mask2former": False,
+    "mask2former-probe": True,
+    "eomt": False,
+    "eomt-probe": True,
+}
 DECODERS = tuple(FROZEN)
 
 
@@ -58,8 +65,8 @@ class Setting:
         title: Name in tables and figures.
         size: ``'s'``, ``'b'`` or ``'l'``, the ViT's size as in config names.
         patch: Side of the square patch, in pixels.
-        decoder: ``'linear'``, ``'probe'`` (the linear decoder on a frozen encoder) or
-            ``'mask2former'``.
+        decoder: ``'linear'``, ``'mask2former'`` or ``'eomt'``; ``'probe'`` is the linear decoder on
+            a frozen encoder, and ``-probe`` behind another says the same of it.
         data: What it trains and evaluates on.
         paper_tau: Kendall's tau published in the paper (arXiv 2404.12172), by the name of the
             setting that it is measured against.

@@ -8,7 +8,7 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from timm.layers import to_2tuple
@@ -17,6 +17,7 @@ from torch.utils.checkpoint import checkpoint as checkpoint_activations
 
 from . import checkpoint
 from .late_weights import LateWeights
+from .open_blocks import OpenBlocks, number_of_open_blocks
 
 
 class PlainViT(LateWeights):
@@ -35,6 +36,9 @@ class PlainViT(LateWeights):
         out_indices: Blocks whose outputs are returned, negative ones counting from the last, in
             ascending order. The final norm belongs to the last block and is applied to its output
             only, as in mmseg's own ``VisionTransformer``.
+        open_blocks: How many of the last blocks are left to the decode head, which runs them with
+            its queries among the tokens (EoMT); ``'auto'`` is the published 3 of 12 and 4 of 24.
+            The one output is then an :class:`OpenBlocks` instead of a map.
         with_cp: Gradient checkpointing: keep the inputs of the blocks only and compute the rest
             again in the backward pass. Less memory for about a third more time.
         compile: Compile the backbone in place with ``torch.compile``, whose options may be given
@@ -77,6 +81,7 @@ class PlainViT(LateWeights):
         pretrained: bool | str | Path = True,
         frozen: bool = False,
         out_indices: int | Sequence[int] = -1,
+        open_blocks: int | str = 0,
         with_cp: bool = False,
         compile: bool | dict = False,
         mean: Sequence[float] | None = None,
@@ -106,19 +111,25 @@ class PlainViT(LateWeights):
             self._name_of_weights = _stem(pretrained)
         self._pretrained, self._name = pretrained, model_name.partition(".")[0]
         self.out_indices = _block_numbers(out_indices, len(self.blocks))
+        self.open_blocks = number_of_open_blocks(open_blocks, len(self.blocks), self.out_indices)
         if pretrained is not False:
             self.read_or_wait(is_file=not isinstance(pretrained, bool) and _is_there(pretrained))
         self._prune(self.out_indices)
+        if self.open_blocks:
+            self._check_open_blocks()
         self.embed_dim = self.vit.embed_dim
         self.frozen = frozen
         if frozen:
             self.requires_grad_(False)
             self.eval()
+        self.with_cp = with_cp
+        closed = len(self.blocks) - self.open_blocks
         if with_cp:
-            for block in self.blocks:
+            for block in self.blocks[:closed]:
                 block.forward = partial(checkpoint_activations, block.forward, use_reentrant=False)
         if compile:
-            self.compile(**({} if compile is True else compile))
+            for part in (self, *self.blocks[closed:]):
+                part.compile(**({} if compile is True else compile))
 
     @property
     def key(self) -> str:
@@ -180,14 +191,15 @@ class PlainViT(LateWeights):
             return layers - 1, layers
         return self._layer_id(param_name.removeprefix(prefix).removeprefix("vit.")), layers
 
-    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+    def forward(self, x: Tensor) -> tuple[Tensor, ...] | tuple[OpenBlocks]:
         """Compute the features of normalised images.
 
         Args:
             x: (B, 3, H, W), normalised with ``mean`` and ``std``.
 
         Returns:
-            One (B, C, H/P, W/P) map for each of ``out_indices``.
+            One (B, C, H/P, W/P) map for each of ``out_indices``; with ``open_blocks``, one
+            :class:`OpenBlocks`.
 
         Raises:
             ValueError: If H and W are not ``img_size``.
@@ -199,7 +211,30 @@ class PlainViT(LateWeights):
                 f"crop_size={self.img_size}"
             )
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
+            if self.open_blocks:
+                return (OpenBlocks(self, *self._open(x)),)
             return tuple(self._features(x))
+
+    def run_open_block(
+        self, index: int, tokens: Tensor, num_queries: int, visible: Tensor | None, positions: Any
+    ) -> Tensor:
+        """Run block ``index`` with queries before its tokens; see ``OpenBlocks.run``."""
+        raise NotImplementedError
+
+    def final_norm(self, tokens: Tensor) -> Tensor:
+        """Apply the final norm, where there is one, to (B, T, C)."""
+        raise NotImplementedError
+
+    def _check_open_blocks(self) -> None:
+        """Raise a ValueError where the last blocks cannot be left to the head."""
+        raise ValueError(
+            f"open_blocks (for EoMT) is not implemented for {type(self).__name__}; use a VFM or "
+            "TimmViT, or another decode head"
+        )
+
+    def _open(self, x: Tensor) -> tuple[Tensor, Any]:
+        """Return the tokens (B, n + N, C) before the open blocks, and what these need beside."""
+        raise NotImplementedError
 
     @abstractmethod
     def _build(self, model_name: str, **kwargs) -> nn.Module:

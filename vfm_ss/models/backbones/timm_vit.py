@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from mmengine.logging import print_log
 from mmseg.registry import MODELS
@@ -16,6 +16,7 @@ from vfm_ss.protocol.weight_files import files_of
 from . import checkpoint
 from .layouts import from_transformers, refuse_dropped_biases, unwrap
 from .plain_vit import PlainViT
+from .timm_open_blocks import check_timm, positions_of, run_timm_block, tokens_before
 
 
 @MODELS.register_module()
@@ -133,6 +134,23 @@ class TimmViT(PlainViT):
             last = outs[-1].permute(0, 2, 3, 1)
             outs[-1] = self.vit.norm(last).permute(0, 3, 1, 2)
         return outs
+
+    def _check_open_blocks(self) -> None:
+        check_timm(self.vit, self.open_blocks)
+
+    def _open(self, x: Tensor) -> tuple[Tensor, Any]:
+        first = len(self.blocks) - self.open_blocks
+        return tokens_before(self.vit, first, x), positions_of(self.vit)
+
+    def run_open_block(
+        self, index: int, tokens: Tensor, num_queries: int, visible: Tensor | None, positions: Any
+    ) -> Tensor:
+        """Run block ``index`` with queries before its tokens; see ``OpenBlocks.run``."""
+        return run_timm_block(self.vit, index, tokens, num_queries, visible, positions)
+
+    def final_norm(self, tokens: Tensor) -> Tensor:
+        """Apply the final norm, where there is one, to (B, T, C)."""
+        return self.vit.norm(tokens) if self._has_norm else tokens
 
 
 def _identity_for(norm: nn.Module) -> nn.Module:

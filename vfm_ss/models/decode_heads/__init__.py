@@ -1,4 +1,5 @@
+from .eomt_head import EoMTHead
 from .linear_head import LinearHead
 from .single_scale_mask2former_head import SingleScaleMask2FormerHead
 
-__all__ = ["LinearHead", "SingleScaleMask2FormerHead"]
+__all__ = ["EoMTHead", "LinearHead", "SingleScaleMask2FormerHead"]

@@ -3,6 +3,7 @@ from mmseg.registry import MODELS
 
 from vfm_ss.image_size import fill_image_size, model_image_size
 
+from ..backbones.plain_vit import PlainViT
 from .sliding_window import SlidingWindowEncoderDecoder
 
 
@@ -12,7 +13,8 @@ class VFMEncoderDecoder(SlidingWindowEncoderDecoder):
 
     The mean and standard deviation of the input, its size in training, the size of the test
     windows and the width of the features follow from the VFM. A config that names another
-    backbone therefore never keeps stale ones.
+    backbone therefore never keeps stale ones. A head that runs the last blocks of the ViT itself
+    (``EoMTHead``) gets them: the backbone's ``open_blocks`` is then ``'auto'`` where not stated.
 
     Args:
         backbone: Config of a backbone of this package (or any with the attributes ``mean`` and
@@ -34,6 +36,8 @@ class VFMEncoderDecoder(SlidingWindowEncoderDecoder):
         test_cfg: dict | None = None,
         **kwargs,
     ):
+        if _takes_open_blocks(decode_head)[0] and _is_plain_vit(backbone):
+            backbone = {"open_blocks": "auto", **backbone}
         super().__init__(backbone=backbone, decode_head=decode_head, test_cfg=test_cfg, **kwargs)
         self.test_cfg = ConfigDict({"crop_size": self.backbone.img_size, **(test_cfg or {})})
         self.data_preprocessor = MODELS.build(self._with_statistics(data_preprocessor or {}))
@@ -61,8 +65,29 @@ class VFMEncoderDecoder(SlidingWindowEncoderDecoder):
         self._cfg = cfg
 
     def build_decode_head(self, decode_head: dict) -> None:
-        """Build the decode head for features of the backbone's width."""
-        super().build_decode_head({"in_channels": self.backbone.embed_dim, **decode_head})
+        """Build the decode head for features of the backbone's width.
+
+        Raises:
+            ValueError: If the head needs the backbone's last blocks and does not get them, or gets
+                them and needs maps.
+        """
+        takes_blocks, kind = _takes_open_blocks(decode_head)
+        given_blocks = getattr(self.backbone, "open_blocks", 0)
+        if given_blocks and not takes_blocks:
+            raise ValueError(
+                f"model.backbone.open_blocks={given_blocks} leaves the last blocks of the ViT to "
+                f"the head, but {kind} takes maps; leave it out, or use EoMTHead"
+            )
+        if takes_blocks and not given_blocks:
+            raise ValueError(
+                f"{kind} runs the last blocks of the ViT itself, which "
+                f"{type(self.backbone).__name__} does not leave to it; use a VFM or TimmViT, and "
+                "leave out model.backbone.open_blocks"
+            )
+        given = {"in_channels": self.backbone.embed_dim}
+        if takes_blocks:
+            given["patch_size"] = self.backbone.patch_size
+        super().build_decode_head({**given, **decode_head})
 
     def _with_statistics(self, data_preprocessor: dict) -> dict:
         statistics = {
@@ -83,3 +108,20 @@ class VFMEncoderDecoder(SlidingWindowEncoderDecoder):
             **data_preprocessor,
             **statistics,
         }
+
+
+def _class_of(cfg: dict):
+    """Return the class that a config names, or is."""
+    kind = cfg.get("type")
+    return MODELS.get(kind) if isinstance(kind, str) else kind
+
+
+def _takes_open_blocks(decode_head: dict) -> tuple[bool, str]:
+    """Return whether a head runs the last blocks of the backbone, and its name."""
+    kind = _class_of(decode_head)
+    return getattr(kind, "takes_open_blocks", False), getattr(kind, "__name__", str(kind))
+
+
+def _is_plain_vit(backbone: dict) -> bool:
+    kind = _class_of(backbone)
+    return isinstance(kind, type) and issubclass(kind, PlainViT)
