@@ -203,22 +203,22 @@ class TestSplit:
 
     def test_shares_are_disjoint_complete_and_as_large_as_stated(self, tmp_path):
         write(tmp_path, names(50))
-        parts = {s: stems(build(tmp_path, split=s, fractions=SHARES)) for s in SHARES}
+        parts = {s: stems(build(tmp_path, split=s, shares=SHARES)) for s in SHARES}
         assert {s: len(part) for s, part in parts.items()} == dict(train=35, val=10, test=5)
         assert sorted(name for part in parts.values() for name in part) == names(50)
-        again = stems(build(tmp_path, split="val", fractions=SHARES))
+        again = stems(build(tmp_path, split="val", shares=SHARES))
         assert again == parts["val"]
-        assert stems(build(tmp_path, split="val", fractions=SHARES, split_seed=1)) != again
+        assert stems(build(tmp_path, split="val", shares=SHARES, split_seed=1)) != again
         # No run of neighbours, as a cut of the sorted names would be.
         assert np.ptp([int(name) for name in again]) > 10
 
     def test_shares_follow_from_names_alone(self, tmp_path, monkeypatch):
         write(tmp_path / "one", ["é", *names(20)])
-        composed = stems(build(tmp_path / "one", split="val", fractions=SHARES))
+        composed = stems(build(tmp_path / "one", split="val", shares=SHARES))
         # Another place, another order of writing, and macOS's way to write accents.
         other = [*names(20)[::-1], unicodedata.normalize("NFD", "é")]
         write(tmp_path / "two" / "deep", other, image_end=".png")
-        decomposed = stems(build(tmp_path / "two" / "deep", split="val", fractions=SHARES))
+        decomposed = stems(build(tmp_path / "two" / "deep", split="val", shares=SHARES))
         normal = [unicodedata.normalize("NFC", name) for name in decomposed]
         assert sorted(normal) == sorted(composed)
         # An order of the file system's own.
@@ -229,12 +229,12 @@ class TestSplit:
 
         monkeypatch.setattr(os, "scandir", lambda path: Reversed([*scan(path)][::-1]))
         monkeypatch.setattr(Reversed, "__enter__", lambda self: self)
-        assert stems(build(tmp_path / "one", split="val", fractions=SHARES)) == composed
+        assert stems(build(tmp_path / "one", split="val", shares=SHARES)) == composed
 
     def test_a_group_is_never_in_two_shares(self, tmp_path, caplog):
         write(tmp_path, [f"{scene}_{k}" for scene in "abcdefghij" for k in range(3)])
         parts = {
-            s: stems(build(tmp_path, split=s, fractions=SHARES, group="([a-z])_")) for s in SHARES
+            s: stems(build(tmp_path, split=s, shares=SHARES, group="([a-z])_")) for s in SHARES
         }
         scenes = {s: {name[0] for name in part} for s, part in parts.items()}
         assert {s: len(found) for s, found in scenes.items()} == dict(train=7, val=2, test=1)
@@ -243,9 +243,9 @@ class TestSplit:
 
     def test_the_log_says_which(self, tmp_path, capsys):
         write(tmp_path, names(10))
-        build(tmp_path, split="val", fractions=SHARES)
+        build(tmp_path, split="val", shares=SHARES)
         out = " ".join(capsys.readouterr().out.split())
-        assert "'val' is 2 of 10 images, by fractions {'test': 0.1," in out
+        assert "'val' is 2 of 10 images, by shares {'test': 0.1," in out
         assert "split_seed 0" in out
         assert "unless `group` keeps them together" in out
 
@@ -259,7 +259,7 @@ class TestSplit:
                     dataset=dict(
                         type="FolderDataset", data_root=str(tmp_path), images="photos",
                         labels="masks", classes=CLASSES, split=split, split_seed=seed,
-                        fractions=dict(train=0.5, val=0.5),
+                        shares=dict(train=0.5, val=0.5),
                     )
                 )
                 for split, seed in (("train", 0), ("val", seed))
@@ -285,14 +285,14 @@ BAD = {
     "ignore": (dict(ignore=255), "ignore is 255; expected a list"),
     "palette": (dict(palette=[[0, 0, 0]]), "palette has 1 colours for 3 classes"),
     "colour": (dict(palette=[[0, 0, 256]] * 3), "the colour [0, 0, 256]"),
-    "share": (dict(split="x", fractions=SHARES), "split is 'x' and fractions is"),
-    "no split": (dict(fractions=SHARES), "split is None and fractions is"),
-    "sum": (dict(split="a", fractions=dict(a=0.8, b=0.3)), "are 1.1 in all"),
-    "none": (dict(split="b", fractions=dict(a=0.9, b=0.1)), "'b', 0.1 of 3 images, holds none"),
-    "negative": (dict(split="a", fractions=dict(a=-1)), "fractions says -1 of 'a'"),
-    "group": (dict(split="a", fractions=dict(a=1), group="("), "group='(' is no regular"),
+    "share": (dict(split="x", shares=SHARES), "split is 'x' and shares is"),
+    "no split": (dict(shares=SHARES), "split is None and shares is"),
+    "sum": (dict(split="a", shares=dict(a=0.8, b=0.3)), "are 1.1 in all"),
+    "none": (dict(split="b", shares=dict(a=0.9, b=0.1)), "'b', 0.1 of 3 images, holds none"),
+    "negative": (dict(split="a", shares=dict(a=-1)), "shares says -1 of 'a'"),
+    "group": (dict(split="a", shares=dict(a=1), group="("), "group='(' is no regular"),
     "order": (dict(order=["soil", "crop"]), "order is ['soil', 'crop']; expected"),
-    "no group": (dict(split="a", fractions=dict(a=1), group="x"), "the name '000' does not start"),
+    "no group": (dict(split="a", shares=dict(a=1), group="x"), "the name '000' does not start"),
     "published": (dict(name="ade20k"), "must not be called 'ade20k'"),
     "slash": (dict(name="a/b"), "name is 'a/b'"),
     "mmseg": (dict(metainfo=dict(classes=["a"])), "takes no metainfo: set classes and palette"),
@@ -342,7 +342,7 @@ def test_records_hold_the_name_of_the_data_set_and_of_its_classes(tmp_path):
 def test_a_saved_config_is_the_same_data_set(tmp_path):
     write(tmp_path, names(40))
     data = dict(type="FolderDataset", data_root=str(tmp_path), images="photos", labels="masks")
-    data |= dict(classes=CLASSES, split="val", fractions=SHARES)
+    data |= dict(classes=CLASSES, split="val", shares=SHARES)
     (tmp_path / "a.py").write_text(f"data = {data!r}")
     Config.fromfile(tmp_path / "a.py").dump(tmp_path / "b.py")  # as into every work dir
     first, saved = (DATASETS.build(Config.fromfile(tmp_path / f).data) for f in ("a.py", "b.py"))

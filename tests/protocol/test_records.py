@@ -310,6 +310,9 @@ CONTRADICTIONS = {
     "on night, its mIoU is 20, the last of its history 30": {
         "evaluations": {"night": {"miou": 20, "history": [[100, 30]]}}
     },
+    "on night, its mIoU is 20, but its history lacks step 100": {
+        "evaluations": {"night": {"miou": 20, "history": [[50, 20]]}}
+    },
 }
 
 
@@ -329,6 +332,7 @@ def test_a_record_that_contradicts_itself_is_skipped_with_the_reason(reason, tmp
     {"history": [[50, None], [50, 48.504], [100, 47.2549]], "miou": 47.25, "best_miou": 48.5},
     {"iou": {"a": None}, "miou": None, "history": [], "best_miou": None},
     {"iou": {"a": 40.51, "b": 54.01, "c": None}},
+    {"evaluations": {"night": {"miou": None, "history": [[50, 20]]}}},
 ])  # fmt: skip
 def test_gaps_and_rounding_are_no_contradiction(changes, tmp_path):
     write_record(tmp_path / "record.json", make(**changes))

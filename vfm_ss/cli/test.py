@@ -30,6 +30,13 @@ def parser(prog: str) -> argparse.ArgumentParser:
     p.add_argument(
         "--wait-time", type=float, default=2, help="seconds between two shown predictions"
     )
+    p.add_argument(
+        "--eval-data",
+        nargs="+",
+        metavar="DATA",
+        help="evaluate on other data sets of the same classes instead: names (bdd100k, acdc, ...) "
+        "or data files; each score is added to the record beside the checkpoint",
+    )
     p.add_argument("--tta", action="store_true", help="average over augmented images")
     return p
 

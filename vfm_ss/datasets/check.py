@@ -11,12 +11,22 @@ from dataclasses import dataclass, field
 import numpy as np
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
-from mmseg.registry import DATASETS
 from prettytable import PrettyTable
 from rich.progress import track
 
+from .eval_data import eval_items, eval_loader, refuse_other_classes, without_files
 from .fraction import build_dataset
-from .probe import PROBES, Pair, class_names, image_paths, parts, quoted, read_pair, spread
+from .probe import (
+    PROBES,
+    Pair,
+    class_names,
+    image_paths,
+    parts,
+    quoted,
+    read_pair,
+    spread,
+    without_probe,
+)
 from .transforms.labels import label_table, stored_values
 
 
@@ -193,13 +203,18 @@ def check_config(
     cfg.merge_from_dict(options or {})
     init_default_scope(cfg.get("default_scope", "mmseg"))
     good, seen, trained = True, [], set()
-    for split in ("train", "val", "test"):
-        loader = cfg.get(f"{split}_dataloader")
+    for split, loader in _loaders(cfg):
+        if isinstance(loader, Exception):
+            print(f"{split}: UNUSABLE: {loader}", file=sys.stderr)
+            good = False
+            continue
         if loader is None or loader.dataset in seen:
             continue
         seen.append(loader.dataset)
         try:
-            dataset = build_dataset(_without_probe(loader.dataset))
+            dataset = build_dataset(without_probe(loader.dataset))
+            if split not in ("train", "val", "test"):
+                refuse_other_classes(without_files(cfg.val_dataloader.dataset), dataset, split)
         except (ValueError, OSError) as error:
             print(f"{split}: UNUSABLE: {error}", file=sys.stderr)
             good = False
@@ -218,6 +233,17 @@ def check_config(
     else:
         print("data: complete and usable")
     return 0 if good else 1
+
+
+def _loaders(cfg: Config) -> list[tuple[str, dict | Exception | None]]:
+    """Return the loaders of a config by what they are for, those of ``eval_data`` by its names."""
+    loaders = [(split, cfg.get(f"{split}_dataloader")) for split in ("train", "val", "test")]
+    for item in eval_items(cfg):
+        try:
+            loaders.append((item, eval_loader(cfg, item)))
+        except (ValueError, OSError) as error:
+            loaders.append((item, error))
+    return loaders
 
 
 def _check_split(split: str, dataset, quick: bool, workers: int) -> bool:
@@ -244,15 +270,3 @@ def _check_split(split: str, dataset, quick: bool, workers: int) -> bool:
             "value -> class), reduce_zero_label or classes of the dataset"
         )
     return good and wrong is None
-
-
-def _without_probe(cfg: dict) -> dict:
-    """Let our datasets, also in wrappers, not look at files themselves: they stop at the first."""
-    cfg = dict(cfg)
-    if hasattr(DATASETS.get(cfg["type"]), "PUBLISHED"):
-        cfg["probe"] = False
-    if isinstance(cfg.get("dataset"), dict):
-        cfg["dataset"] = _without_probe(cfg["dataset"])
-    if cfg.get("datasets"):
-        cfg["datasets"] = [_without_probe(part) for part in cfg["datasets"]]
-    return cfg

@@ -2,12 +2,13 @@
 
 import logging
 import posixpath
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 import mmengine.fileio as fileio
 import numpy as np
 from mmengine.logging import print_log
+from mmseg.registry import DATASETS
 
 from .transforms.decode import decode_image, decode_label, orientation, read_header
 from .transforms.labels import check_pair, label_table, map_label
@@ -43,6 +44,22 @@ def class_names(dataset) -> list[str]:
     """Return the names of a dataset's classes; numbers where it names none."""
     names = dataset.metainfo.get("classes")
     return list(names) if names else [str(k) for k in range(254)]
+
+
+def without_probe(cfg: Mapping) -> dict:
+    """Return a config with which our datasets, also in wrappers, do not look at files themselves.
+
+    Args:
+        cfg: Config of a dataset.
+    """
+    cfg = dict(cfg)
+    if hasattr(DATASETS.get(cfg["type"]), "PUBLISHED"):
+        cfg["probe"] = False
+    if isinstance(cfg.get("dataset"), Mapping):
+        cfg["dataset"] = without_probe(cfg["dataset"])
+    if cfg.get("datasets"):
+        cfg["datasets"] = [without_probe(part) for part in cfg["datasets"]]
+    return cfg
 
 
 def image_paths(dataset) -> set[str]:

@@ -1,6 +1,7 @@
 """From a config file to a running mmengine runner: what ``vfm-ss train`` and ``test`` do."""
 
 import os
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -8,12 +9,14 @@ from mmengine.config import Config, ConfigDict
 from mmengine.device import get_device
 from mmengine.runner import Runner
 
+from vfm_ss.datasets.eval_data import eval_items
 from vfm_ss.errors import UsageError
 from vfm_ss.models.backbones.late_weights import IF_THERE, LATER, NOW, reading
 from vfm_ss.protocol.identity import EFFECTIVE_BATCH
 from vfm_ss.run_lock import hold_run
 
 from .batching import per_rank_batch
+from .eval_test import test_on_eval_data
 
 
 def train(
@@ -62,6 +65,7 @@ def train(
     elif resume:
         cfg.resume, cfg.load_from = True, resume
     _check_fraction(cfg)
+    _check_eval_data(cfg)
     _share_effective_batch(cfg)
     _hold_work_dir(cfg)
     _run(cfg, "train")
@@ -80,6 +84,7 @@ def test(
     show_dir: str | None = None,
     wait_time: float = 2,
     tta: bool = False,
+    eval_data: Sequence[str] | None = None,
 ) -> None:
     """Evaluate a checkpoint.
 
@@ -95,12 +100,22 @@ def test(
         show_dir: Folder for images with label and prediction painted over them.
         wait_time: Seconds between two shown predictions.
         tta: Average over augmented images.
+        eval_data: Data sets to evaluate on instead of the config's own, see
+            `vfm_ss.datasets.eval_data`. Each score goes into the record beside the checkpoint.
 
     Raises:
         UsageError: If the config lacks what an argument needs.
+        ValueError: If a data set cannot be used, or the record is of another run.
     """
     cfg = _load_config(config, cfg_options, work_dir, launcher, local_rank)
     cfg.load_from = checkpoint
+    if eval_data:
+        if tta or (len(eval_data) > 1 and (out or show or show_dir)):
+            raise UsageError(
+                "--eval-data goes without --tta, and with --out, --show and --show-dir for one "
+                "data set at a time"
+            )
+        cfg.eval_data = list(eval_data)
     if show or show_dir:
         _show(cfg, show, show_dir, wait_time)
     if out is not None:
@@ -111,7 +126,10 @@ def test(
             raise UsageError(f"--tta needs tta_model and tta_pipeline, which {config} lacks")
         cfg.test_dataloader.dataset.pipeline = cfg.tta_pipeline
         cfg.model = ConfigDict(**cfg.tta_model, module=cfg.model)
-    _run(cfg, "test")
+    if eval_data:
+        test_on_eval_data(cfg, _run, checkpoint)
+    else:
+        _run(cfg, "test")
 
 
 def _load_config(
@@ -147,6 +165,17 @@ def _check_fraction(cfg: Config) -> None:
                 "train_dataloader.dataset.fraction goes with train_cfg.type='OptimStepTrainLoop', "
                 f"not with {cfg.train_cfg.get('type')!r}"
             )
+
+
+def _check_eval_data(cfg: Config) -> None:
+    """Refuse further data sets to evaluate on where nothing records their scores.
+
+    Raises:
+        UsageError: If the config has no RecordHook.
+    """
+    hooks = [*(cfg.get("default_hooks") or {}).values(), *(cfg.get("custom_hooks") or ())]
+    if eval_items(cfg) and not any(hook and hook.get("type") == "RecordHook" for hook in hooks):
+        raise UsageError("eval_data needs default_hooks.record=dict(type='RecordHook')")
 
 
 def _share_effective_batch(cfg: Config) -> None:
@@ -217,7 +246,7 @@ def _show(cfg: Config, window: bool, folder: str | None, wait_time: float) -> No
         cfg.visualizer.save_dir = folder
 
 
-def _run(cfg: Config, mode: str) -> None:
+def _run(cfg: Config, mode: str, ended: Callable[[Runner, dict], None] | None = None) -> None:
     if cfg.launcher == "pytorch" and get_device() == "cpu":
         _prepare_cpu_processes(cfg)
     _use_device_well(cfg)
@@ -228,7 +257,9 @@ def _run(cfg: Config, mode: str) -> None:
     with reading(when):
         runner = Runner.from_cfg(cfg)
     try:
-        getattr(runner, mode)()
+        result = getattr(runner, mode)()
+        if ended is not None:
+            ended(runner, result)
     except SystemExit:  # asked to stop; all processes leave together
         _leave_processes()
         raise

@@ -34,7 +34,13 @@ def _all(r: Any) -> Iterator[str]:
             if r.classes[key] not in (None, count):
                 yield f"its field 'classes' says {key} {r.classes[key]}, its IoUs are {count}"
     for name, part in (r.evaluations or {}).items():
-        for reason in _scores(part.get("miou"), part.get("iou"), part.get("history") or [], r.step):
+        history = part.get("history") or []
+        if history and _below(history[-1][0], r.step):
+            # Only an earlier model was evaluated on it.
+            if part.get("miou") is not None:
+                yield f"on {name}, its mIoU is {part['miou']}, but its history lacks step {r.step}"
+            continue
+        for reason in _scores(part.get("miou"), part.get("iou"), history, r.step):
             yield f"on {name}, {reason}"
 
 

@@ -71,6 +71,7 @@ def _is_evaluations(value) -> bool:
         and (found.get("miou") is None or _is_percent(found["miou"]))
         and (found.get("iou") is None or _is_ious(found["iou"]))
         and (found.get("history") is None or _is_history(found["history"]))
+        and (found.get("config") is None or _is_values(found["config"]))
         for name, found in value.items()
     )
 
@@ -130,7 +131,7 @@ HISTORY = Kind(_is_history, "a list of [step, percent or null]")
 EVALUATIONS = Kind(
     _is_evaluations,
     "an object {data set: {miou: percent or null, iou: {class: percent or null} or null, "
-    "history: list of [step, percent or null]}}",
+    "history: list of [step, percent or null], config: {name: value} or null}}",
 )
 VERSIONS = Kind(_is_versions, "an object {package: version}")
 LINES = Kind(_is_lines, "a list of printable strings")

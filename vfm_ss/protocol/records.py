@@ -134,6 +134,10 @@ class Record:
         """
         found = self.evaluations[eval_dataset]
         best_step = next((step for step, miou in self.history if miou == self.best_miou), None)
+        config = self.config
+        if config is not None and found.get("config"):
+            config = {k: v for k, v in config.items() if not k.startswith("val_dataloader.")}
+            config |= found["config"]
         return replace(
             self,
             eval_dataset=eval_dataset,
@@ -142,6 +146,8 @@ class Record:
             classes=count_classes(found.get("iou")),
             history=found.get("history") or [],
             best_miou=dict(found.get("history") or []).get(best_step),
+            config=config,
+            config_hash=None if config is None else config_hash(config),
             evaluations=None,
         )
 

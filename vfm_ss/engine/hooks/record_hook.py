@@ -11,14 +11,14 @@ from mmseg.registry import HOOKS
 
 from vfm_ss.compat.runner import is_training, load_from, resume_mode
 from vfm_ss.compat.torch_modules import is_compiled
-from vfm_ss.datasets.probe import image_paths
+from vfm_ss.protocol.evaluations import Scores, at_step, joined, taken_up, with_score
 from vfm_ss.protocol.records import RECORD_NAME, Record, count_classes, read_record, write_record
-from vfm_ss.text import printable
 from vfm_ss.version import commit
 
 from .. import run_facts as facts
+from ..evaluations import Evaluation, evaluate, prepare, remark_shared_images
 from ..optim_wrapper import precision_of
-from ..remarks import remark, remarks
+from ..remarks import remarks
 from ..train_loop import validation_is_due
 
 
@@ -27,7 +27,8 @@ class RecordHook(Hook):
     """Write ``record.json``, the run's row in the benchmark, after each validation.
 
     Everything is read off the run. Backbone, decoder and dataset go by the attribute ``key`` of
-    their class, without one by its name in lower case; arguments override that.
+    their class, without one by its name in lower case; arguments override that. After each
+    validation the model is evaluated on the data sets of ``eval_data`` of the config, too.
 
     Args:
         vfm: Key of the VFM.
@@ -58,6 +59,8 @@ class RecordHook(Hook):
         self._mark = 0.0
         self._commit: str | None = None
         self._weights: dict | None = None
+        self.further: list[Evaluation] = []
+        self.scores: Scores = {}
 
     def before_run(self, runner) -> None:
         """Refuse to overwrite the record of a finished run.
@@ -87,39 +90,52 @@ class RecordHook(Hook):
         self._commit = commit()  # of the code that runs, whatever is checked out meanwhile
         if not resume_mode(runner) and is_main_process():
             self._weights = facts.weights_of(_model(runner), load_from(runner))
+        self.further = prepare(runner, self._eval_name(runner))
         if resume_mode(runner):
             self._take_up_history(runner)
+            self._drop_half_a_validation(runner)
             self._take_up_patience(runner)
             if validation_is_due(runner) and runner.iter not in [step for step, _ in self.history]:
                 runner.val_loop.run()
-        self._remark_shared_images(runner)
+        remark_shared_images(runner, self._eval_name(runner), self.further)
         self._mark = time.perf_counter()
-
-    def _remark_shared_images(self, runner) -> None:
-        """Say, in the record too, that the run is evaluated on what it was trained on."""
-        if runner.val_loop is None:
-            return
-        loaders = (runner.train_dataloader, runner.val_dataloader)
-        both = set.intersection(*(image_paths(loader.dataset) for loader in loaders))
-        if both:
-            remark(
-                runner,
-                f"{len(both)} images of the evaluation are training images, too (first: "
-                f"{printable(min(both))}): the score says nothing of new images",
-            )
 
     def _take_up_history(self, runner) -> None:
         """Join the history in the checkpoint with the validation that followed it, if any."""
         path = Path(runner.work_dir) / RECORD_NAME
-        rows = dict(self.history)
+        rows, scores = dict(self.history), self.scores
         try:
-            rows.update(read_record(path).history if path.exists() else ())
+            if path.exists():
+                record = read_record(path)
+                rows.update(record.history)
+                scores = joined(scores, taken_up(record))
         except ValueError as error:
             runner.logger.warning(f"The record is rebuilt: {error}")
         # The main process decides: to the others the file may look different at this moment.
-        history = [[[step, rows[step]] for step in sorted(rows) if step <= runner.iter]]
-        broadcast_object_list(history)
-        self.history = history[0]
+        history = [[step, rows[step]] for step in sorted(rows) if step <= runner.iter]
+        decided = [history, scores]
+        broadcast_object_list(decided)
+        self.history, self.scores = decided
+
+    def _drop_half_a_validation(self, runner) -> None:
+        """Forget a validation that lacks a further data set, so that it is made again.
+
+        The run was stopped in the midst of them, or its ``eval_data`` names more than before.
+        """
+        held = at_step(self.scores, runner.iter) or {}
+        lacking = [
+            one.name
+            for one in self.further
+            if (held.get(one.name) or {}).get("config") != one.config
+            or runner.iter not in dict(map(tuple, held[one.name]["history"]))
+        ]
+        if lacking and validation_is_due(runner):
+            self.history = [row for row in self.history if row[0] != runner.iter]
+
+    def _eval_name(self, runner) -> str | None:
+        if runner.val_loop is None:
+            return None
+        return self.stated.get("eval_dataset") or facts.dataset_name(runner.val_dataloader.dataset)
 
     def _take_up_patience(self, runner) -> None:
         """Show early stopping the scores of the history, which it does not save."""
@@ -143,7 +159,7 @@ class RecordHook(Hook):
         self._mark = now
 
     def after_val_epoch(self, runner, metrics: dict | None = None) -> None:
-        """Add the validation to the history and write the record.
+        """Add the validation to the history, evaluate on further data sets, write the record.
 
         The record of a run is finished when its last step has been validated, or when a hook
         has ended it before.
@@ -151,6 +167,9 @@ class RecordHook(Hook):
         miou = facts.percent((metrics or {}).get("mIoU"))
         if is_training(runner):
             self.history.append([runner.iter, miou])
+            for one in self.further:
+                score = evaluate(runner, one)
+                self.scores = with_score(self.scores, one.name, one.config, runner.iter, *score)
             self._write(runner, miou)
         self._mark = time.perf_counter()
 
@@ -164,6 +183,7 @@ class RecordHook(Hook):
         """Keep clock, history and first weights for a resumed run."""
         checkpoint["train_seconds"] = self.train_seconds
         checkpoint["history"] = self.history
+        checkpoint["evaluations"] = self.scores
         checkpoint["first_weights"] = self._weights
 
     def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
@@ -171,6 +191,7 @@ class RecordHook(Hook):
         if resume_mode(runner):
             self.train_seconds = checkpoint.get("train_seconds", 0.0)
             self.history = checkpoint.get("history", [])
+            self.scores = checkpoint.get("evaluations", {})
             self._weights = checkpoint.get("first_weights")
 
     @master_only
@@ -215,6 +236,7 @@ class RecordHook(Hook):
             commit=self._commit,
             stopped_early=False if finished else None,
             remarks=remarks(runner),
+            evaluations=at_step(self.scores, runner.iter),
             weights=self._weights,
             classes=count_classes(ious),
             **facts.describe_configuration(model, runner),
