@@ -38,7 +38,7 @@ def mim_files() -> list[str]:
     and the fuzzers, which need the repository.
     """
     package = ROOT / "vfm_ss"
-    patterns = ["model-index.yml", "configs/**/*.py"]
+    patterns = ["model-index.yml", "configs/**/*.py", "configs/**/*.yml"]
     patterns += [f"tools/{name}" for name in ("*.py", "dist_*.sh", "slurm*.sh", "launch.sh")]
     files = [path for pattern in patterns for path in (package / ".mim").glob(pattern)]
     return [str(path.relative_to(package)) for path in files]

@@ -39,6 +39,18 @@ class ImageSized:
             )
 
 
+def nearest_multiples(side: int, step: int) -> list[int]:
+    """Return the multiples of a step nearest to a side that is none: the nearest first.
+
+    Args:
+        side: In pixels.
+        step: In pixels, what sides have to be multiples of.
+    """
+    below = side // step * step
+    found = [size for size in (below, below + step) if size]
+    return sorted(found, key=lambda size: abs(size - side))
+
+
 def model_image_size(model) -> tuple[int, int] | None:
     """Return the size that a model's backbone is built for; None where it does not say."""
     while hasattr(model, "module"):  # distributed, or with test-time augmentation

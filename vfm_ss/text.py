@@ -11,6 +11,11 @@ def printable(words: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in words)
 
 
+def printable_lines(text: str) -> str:
+    """Do the same for every line of a text."""
+    return "".join(f"{printable(line)}\n" for line in text.splitlines())
+
+
 # Spreadsheets compute what begins so, at the start of a cell or, where the semicolon separates
 # columns, after one. An apostrophe in front makes it text.
 _FORMULA = re.compile(r"(?:^|(?<=[;\t\r\n]))('* *[=+\-@\t\r])")

@@ -14,6 +14,7 @@ from vfm_ss.cli.sweep import _minutes, main
 from vfm_ss.protocol.settings import all_config_names, parse_config_name
 from vfm_ss.protocol.vfms import FAMILIES
 from vfm_ss.run_lock import RunLock
+from vfm_ss.sweep.factors import of_settings
 from vfm_ss.sweep.local import local_slots
 from vfm_ss.sweep.plan import expand
 
@@ -59,7 +60,7 @@ def test_the_grid_is_expanded_seed_by_seed(capsys):
          "--seed", str(seed), "--work-dir", f"w d/{name}/seed{seed}", "--resume"]
         for seed in (0, 1) for name in names
     ]  # fmt: skip
-    assert err == ""
+    assert err.startswith("product: 2 VFMs x settings default, probe: 4 cells\n")
     assert not Path("w d").exists(), "a dry run writes nothing"
 
 
@@ -100,7 +101,7 @@ def test_finished_runs_and_those_of_others_are_left_out(capsys, make_record):
     lock.acquire()
     commands, err = dry_run(capsys, *args)
     assert [command[4] for command in commands] == ["2"]
-    assert err == "left out: 1 done\nleft out: 1 running\n"
+    assert err.startswith("left out: 1 done\nleft out: 1 running\nproduct: ")
     lock.release()
     (other / "record.json").write_text("{")  # damaged: to be trained
     commands, _ = dry_run(capsys, *args)
@@ -121,9 +122,9 @@ def test_nothing_to_do_is_done(capsys, make_record):
     [
         (("--vfms", "dino", "--settings", "all"), "unknown VFM: 'dino', expected one of eva02,"),
         (("--vfms", "mae", "--settings", "tiny"), "unknown setting: 'tiny', expected one of"),
-        (("--vfms", "mae"), "give --settings too, or 'all'"),
-        (("--settings", "probe"), "give --vfms too, or 'all'"),
-        ((), "nothing to train: give --vfms and --settings, or --configs"),
+        (("--vfms", "mae"), "give --settings, or factors as --decoders and --data, too"),
+        (("--settings", "probe"), "give --vfms too"),
+        ((), "nothing to train: give --vfms with --settings or with factors"),
         (("--configs", "no.py"), "config no.py does not exist"),
         (("--configs", "a/x.py", "b/x.py"), "would share the folder x; rename one of them"),
         (("--configs", "a/x.py", "--seeds", "1,-2"), "integers from 0, got '-2'"),
@@ -221,7 +222,7 @@ def test_without_submitit_the_message_says_what_to_install(capsys, monkeypatch):
 
 def test_families_stand_for_their_vfms(tmp_path):
     def names(vfms, settings):
-        return {run.name for run in expand(tmp_path, vfms, settings, seeds=(0,))}
+        return {run.name for run in expand(tmp_path, of_settings(vfms, settings), seeds=(0,))}
 
     assert len(names(["paper"], ["all"])) == 80
     assert names(["next"], ["large"]) >= {"aimv2_l16_linear_ade20k", "dinov3_l16_linear_ade20k"}

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import sys
 import threading
@@ -111,12 +112,21 @@ def test_local_runs_get_their_gpus_or_share_the_cores(tmp_path, monkeypatch):
     assert [e["CUDA_VISIBLE_DEVICES"] for e in env] == ["4,5", "9", ""]
     threads = str(max(1, len(os.sched_getaffinity(0)) // 3))
     assert [e.get("OMP_NUM_THREADS") for e in env] == [None, threads, threads]
-    assert said == ["started: a seed 0"] * 3 + ["done: a seed 0, mIoU 50.00"] * 3
+    assert said[:4] == ["to train: 3 runs, 3 at a time"] + ["started: a seed 0"] * 3
+    assert [line.partition(" (")[0] for line in said[4:]] == ["done: a seed 0, mIoU 50.00"] * 3
 
 
-def test_a_slot_is_used_again(tmp_path, monkeypatch):
+def test_a_slot_is_used_again_and_what_is_left_is_told(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    LocalSweep([planned(tmp_path / n) for n in "abc"], ["7"], Rules(), lambda line: None).wait()
+    said = []
+    LocalSweep([planned(tmp_path / n) for n in "abc"], ["7"], Rules(), said.append).wait()
+    done = [line for line in said if line.startswith("done")]
+    assert [re.search(r"\(\d left, about 00:0\d:\d\d\)", line) is None for line in done] == [
+        0,
+        0,
+        1,
+    ]
+    assert [re.findall(r"\((\d) left", line) for line in done] == [["2"], ["1"], []]
     for name in "abc":
         env = json.loads((tmp_path / name / "environment").read_text())
         assert env["CUDA_VISIBLE_DEVICES"] == "7"

@@ -5,21 +5,16 @@ process takes a second to start and some hundredths for each config, without tor
 """
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 
 from vfm_ss.cli.call import foreseen
+from vfm_ss.cli.process import answer_with, asked
 from vfm_ss.errors import UsageError
 from vfm_ss.protocol.identity import identity
 from vfm_ss.sweep.identity import HOLDS_OTHER, Asked, difference
 from vfm_ss.sweep.plan import PlannedRun
 from vfm_ss.sweep.status import finished_record
-
-_ROOT = Path(__file__).resolve().parents[2]
 
 
 def identified(runs: Sequence[PlannedRun], only_finished: bool = False) -> list[PlannedRun]:
@@ -37,7 +32,9 @@ def identified(runs: Sequence[PlannedRun], only_finished: bool = False) -> list[
         UsageError: If a config or an option cannot be read.
     """
     wanted = [
-        run.arguments and not (only_finished and finished_record(run.work_dir) is None)
+        run.arguments
+        and not (only_finished and finished_record(run.work_dir) is None)
+        and not (only_finished and run.text is not None and not run.config.exists())
         for run in runs
     ]
     asked = iter(ask([run.arguments for run, yes in zip(runs, wanted, strict=True) if yes]))
@@ -78,19 +75,10 @@ def ask(commands: Sequence[Sequence[str]]) -> list[Asked]:
     """
     if not commands:
         return []
-    path = os.pathsep.join(filter(None, (str(_ROOT), os.environ.get("PYTHONPATH"))))
-    done = subprocess.run(
-        [sys.executable, "-m", "vfm_ss.cli.identities"],
-        input=json.dumps([list(command) for command in commands]),
-        env={**os.environ, "PYTHONPATH": path},
-        capture_output=True,
-        text=True,
+    found = asked(
+        "vfm_ss.cli.identities", [list(c) for c in commands], "the configs cannot be read"
     )
-    lines = done.stdout.splitlines()
-    if done.returncode != 0 or not lines:
-        told = done.stderr.strip().splitlines()
-        raise UsageError(told[-1] if told else f"the configs cannot be read: {done.returncode}")
-    return [Asked(**found) for found in json.loads(lines[-1])]
+    return [Asked(**one) for one in found]
 
 
 def answer(commands: Sequence[Sequence[str]]) -> list[dict]:
@@ -138,7 +126,4 @@ def _weights(cfg) -> str | bool | None:
 
 
 if __name__ == "__main__":
-    try:
-        print(json.dumps(answer(json.load(sys.stdin))))
-    except (UsageError, ImportError) as error:
-        sys.exit(str(error))
+    answer_with(answer)

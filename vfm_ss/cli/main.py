@@ -15,6 +15,7 @@ from vfm_ss.version import __version__
 COMMANDS = {
     "train": "train and evaluate one VFM under one setting",
     "test": "evaluate a checkpoint, paint its predictions",
+    "predict": "predict any images with a trained model",
     "sweep": "train many runs, and see how far they are",
     "rank": "rank VFMs from finished runs: tables, Kendall's tau, a page",
     "check-data": "check the data of a config before training",

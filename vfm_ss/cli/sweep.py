@@ -10,9 +10,8 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from vfm_ss.protocol.settings import SETTINGS
-from vfm_ss.protocol.vfms import FAMILIES, VFMS
-from vfm_ss.text import printable
+from vfm_ss.cli.grid import add_grid, is_named, option, product_of, split_list
+from vfm_ss.text import printable, printable_lines
 
 EXIT_STATUSES = (
     "Exit status: 0 if every run is done, 1 if one has failed, 2 at a wrong command line, "
@@ -46,21 +45,32 @@ def run(args: argparse.Namespace) -> int:
     """Train what is not done yet; ``tools/sweep.py run``."""
     from vfm_ss.cli.identities import identified, refuse_other_runs
     from vfm_ss.sweep.local import LocalSweep, local_slots
+    from vfm_ss.sweep.plan import write_configs
+    from vfm_ss.sweep.projection import describe, known_records
     from vfm_ss.sweep.status import exit_status, look, table
     from vfm_ss.sweep.worker import Rules
 
-    runs = _plan(args, args.work_dir)
+    product, runs = _plan(args, args.work_dir)
+    fresh = write_configs(runs, dry=args.dry_run)
     runs = identified(runs, only_finished=args.dry_run)
     refuse_other_runs(runs)
     if args.dry_run:
         states = [look(one.work_dir, asked=one.asked).state for one in runs]
-        for one, state in zip(runs, states, strict=True):
-            if state not in ("done", "running"):
-                print(one.shell())
+        todo = [
+            one for one, state in zip(runs, states, strict=True) if state not in ("done", "running")
+        ]
+        for one in todo:
+            print(one.shell())
         for state in ("done", "running"):
             if state in states:
                 print(f"left out: {states.count(state)} {state}", file=sys.stderr)
+        if product is not None:
+            steps = option(args.cfg_options or (), "train_cfg.max_iters")
+            shown = describe(product, todo, known_records(args.work_dir), steps, len(fresh))
+            print(printable_lines(shown), end="", file=sys.stderr)
         return 0
+    for line in product.left_out if product is not None else ():
+        _say(f"left out: {line}")
     rules = Rules(args.retries, args.hang_minutes * 60, args.retry_seconds)
     if args.executor == "slurm":
         sweep = _slurm(args, runs, rules)
@@ -93,8 +103,9 @@ def status(args: argparse.Namespace) -> int:
     from vfm_ss.cli.identities import identified
     from vfm_ss.sweep.status import as_json, discover, exit_status, look, table
 
-    named = args.vfms or args.settings or args.configs
-    planned = identified(_plan(args, args.work_dirs[0]), only_finished=True) if named else []
+    planned = []
+    if is_named(args):
+        planned = identified(_plan(args, args.work_dirs[0])[1], only_finished=True)
 
     def states():
         roots = [path for path in args.work_dirs if not planned or Path(path).is_dir()]
@@ -135,15 +146,11 @@ def _plan(args: argparse.Namespace, work_dir: str):
     if args.command is run:
         options += ["--micro-batch", str(args.micro_batch)] if args.micro_batch else []
     options += ["--cfg-options", *args.cfg_options] if args.cfg_options else []
-    return expand(
-        work_dir,
-        _flat(args.vfms),
-        _flat(args.settings),
-        args.configs or (),
-        _seeds(args.seeds),
-        options,
-        getattr(args, "gpus_per_run", 1),
+    product, seeds = product_of(args), _seeds(args.seeds)
+    runs = expand(
+        work_dir, product, args.configs or (), seeds, options, getattr(args, "gpus_per_run", 1)
     )
+    return product, runs
 
 
 def _slurm(args: argparse.Namespace, runs, rules):
@@ -165,13 +172,8 @@ def _slurm(args: argparse.Namespace, runs, rules):
     return SlurmSweep(runs, rules, _say, folder, args.max_timeouts, **parameters)
 
 
-def _flat(names: Sequence[str] | None) -> list[str]:
-    """Take lists apart that are separated by commas, by white space or by both."""
-    return [part for name in names or () for part in re.split(r"[,\s]+", name) if part]
-
-
 def _seeds(values: Sequence[str]) -> list[int]:
-    seeds = _flat(values)
+    seeds = split_list(values)
     wrong = [seed for seed in seeds if not seed.isascii() or not seed.isdecimal()]
     if wrong or not seeds:
         raise ValueError(f"--seeds takes integers from 0, got {(wrong or ['nothing'])[0]!r}")
@@ -243,7 +245,7 @@ def _add_run(commands) -> None:
         epilog=EXIT_STATUSES,
     )
     p.set_defaults(command=run)
-    _add_grid(p)
+    add_grid(p)
     p.add_argument("--work-dir", default="work_dirs", metavar="DIR", help="default: %(default)s")
     p.add_argument("--dry-run", action="store_true", help="print the commands, one a line")
     jobs = "runs at a time (default: one for each GPU, one without GPU, all under Slurm)"
@@ -282,7 +284,7 @@ def _add_status(commands) -> None:
     )
     p.set_defaults(command=status)
     p.add_argument("work_dirs", nargs="+", metavar="WORK_DIR")
-    _add_grid(p)
+    add_grid(p)
     _add_overrides(p)
     p.add_argument(
         "--watch",
@@ -300,14 +302,3 @@ def _add_overrides(p: argparse.ArgumentParser):
     train.add_argument("--cfg-options", nargs="+", metavar="KEY=VALUE")
     train.add_argument("--amp", action="store_true")
     return train
-
-
-def _add_grid(p: argparse.ArgumentParser) -> None:
-    grid = p.add_argument_group("which runs", "lists with commas or spaces")
-    some = "all, or some of "
-    families = f"all, {', '.join(FAMILIES)}, or some of "
-    grid.add_argument("--vfms", nargs="+", metavar="VFM", help=families + ", ".join(VFMS))
-    grid.add_argument("--settings", nargs="+", metavar="SETTING", help=some + ", ".join(SETTINGS))
-    grid.add_argument("--configs", nargs="+", metavar="FILE", help="config files")
-    seeds = ["0", "1", "2"]
-    grid.add_argument("--seeds", nargs="+", default=seeds, metavar="SEED", help="default: 0 1 2")

@@ -2,11 +2,14 @@
 
 import logging
 import posixpath
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 from mmengine.logging import print_log
 from PIL import Image
+
+from vfm_ss.files import write_atomically
 
 from .probe import class_names, image_folders, parts
 from .transforms.labels import label_table, stored_values
@@ -88,12 +91,19 @@ def plan_label_files(dataset, folder: str | Path) -> dict[str, tuple[Path, np.nd
 
 
 def write_label(path: Path, classes: np.ndarray, inverse: np.ndarray) -> None:
-    """Write a label file.
+    """Write a label file, as a whole or not at all.
 
     Args:
         path: The file; its folder is made.
         classes: (H, W) predicted classes.
         inverse: See `inverse_table`.
     """
+    write_picture(path, Image.fromarray(inverse[classes]))
+
+
+def write_picture(path: Path, picture: Image.Image) -> None:
+    """Write a PNG, as a whole or not at all; its folder is made."""
+    data = BytesIO()
+    picture.save(data, "PNG")
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(inverse[classes]).save(path)
+    write_atomically(path, data.getvalue())

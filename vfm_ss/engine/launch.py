@@ -48,7 +48,7 @@ def train(
         ValueError: If the arguments do not fit each other or the config.
         RunLockedError: If another process trains in the work dir.
     """
-    cfg = _load_config(config, cfg_options, work_dir, launcher, local_rank)
+    cfg = load_config(config, cfg_options, work_dir, launcher, local_rank)
     if amp:
         force_mixed_precision(cfg)
     if seed is not None:
@@ -107,7 +107,7 @@ def test(
         UsageError: If the config lacks what an argument needs.
         ValueError: If a data set cannot be used, or the record is of another run.
     """
-    cfg = _load_config(config, cfg_options, work_dir, launcher, local_rank)
+    cfg = load_config(config, cfg_options, work_dir, launcher, local_rank)
     cfg.load_from = checkpoint
     if eval_data:
         if tta or (len(eval_data) > 1 and (out or show or show_dir)):
@@ -132,9 +132,14 @@ def test(
         _run(cfg, "test")
 
 
-def _load_config(
-    config: str, cfg_options: dict | None, work_dir: str | None, launcher: str, local_rank: int
+def load_config(
+    config: str,
+    cfg_options: dict | None = None,
+    work_dir: str | None = None,
+    launcher: str = "none",
+    local_rank: int = 0,
 ) -> Config:
+    """Read a config and its overrides; the arguments are those of `train`."""
     os.environ.setdefault("LOCAL_RANK", str(local_rank))
     cfg = Config.fromfile(config)
     cfg.launcher = launcher
@@ -249,7 +254,7 @@ def _show(cfg: Config, window: bool, folder: str | None, wait_time: float) -> No
 def _run(cfg: Config, mode: str, ended: Callable[[Runner, dict], None] | None = None) -> None:
     if cfg.launcher == "pytorch" and get_device() == "cpu":
         _prepare_cpu_processes(cfg)
-    _use_device_well(cfg)
+    use_device_well(cfg)
     when = LATER
     if mode == "train":
         # As early as can be: before the data is read, and with the structure they give the model.
@@ -271,7 +276,7 @@ def _leave_processes() -> None:
         torch.distributed.destroy_process_group()
 
 
-def _use_device_well(cfg: Config) -> None:
+def use_device_well(cfg: Config) -> None:
     """Set what costs nothing and changes no result beyond rounding."""
     if get_device() != "cpu":
         for name in ("train_dataloader", "val_dataloader", "test_dataloader"):

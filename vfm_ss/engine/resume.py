@@ -4,6 +4,7 @@ import logging
 from pathlib import Path
 
 from mmengine.runner import Runner
+from torch import nn
 
 from vfm_ss.checkpoint_reader import find_damage
 from vfm_ss.compat.runner import is_training, load_from
@@ -69,7 +70,20 @@ def check_weights(runner: Runner, checkpoint: dict) -> None:
     Raises:
         ValueError: If an evaluation lacks a weight, or a training gets none at all.
     """
-    model = runner.model
+    check_model_weights(runner.model, checkpoint, load_from(runner), is_training(runner))
+
+
+def check_model_weights(
+    model: nn.Module, checkpoint: dict, name: str, training: bool = False
+) -> None:
+    """Refuse weights that leave a model as it was made; see `check_weights`.
+
+    Args:
+        model: The model, perhaps in a wrapper.
+        checkpoint: What was read.
+        name: Its path, for the message.
+        training: Whether a part of the weights is enough.
+    """
     while hasattr(model, "module"):  # processes, or augmentation in tests
         model = model.module
     state = {
@@ -81,13 +95,12 @@ def check_weights(runner: Runner, checkpoint: dict) -> None:
     shapes = {name: value.shape for name, value in state.items()}
     wanted = {name: value.shape for name, value in model.named_parameters()}
     lacking = [name for name, shape in wanted.items() if shapes.get(name) != shape]
-    training = is_training(runner)
     if len(lacking) < len(wanted) if training else not lacking:
         return
     first = lacking[0]
     is_other = f"of shape {tuple(shapes[first])}" if first in shapes else "missing"
     raise ValueError(
-        f"{load_from(runner)} is of another model: {len(lacking)} of {len(wanted)} weights do not "
+        f"{name} is of another model: {len(lacking)} of {len(wanted)} weights do not "
         f"fit, such as {first} {tuple(wanted[first])}, which is {is_other} there; use the config "
         "that it was trained with"
     )

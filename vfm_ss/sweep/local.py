@@ -11,7 +11,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from vfm_ss.run_lock import run_holder
 from vfm_ss.sweep.journal import register
 from vfm_ss.sweep.plan import PlannedRun
-from vfm_ss.sweep.status import finished_before, look
+from vfm_ss.sweep.status import duration, finished_before, look
 from vfm_ss.sweep.worker import Rules, Worker
 
 _POLL_SECONDS = 0.5
@@ -40,6 +40,7 @@ class LocalSweep:
         self._pool = ThreadPoolExecutor(len(slots))
         self._working: dict[PlannedRun, tuple[Worker, Future, str | None]] = {}
         self._told: set[PlannedRun] = set()
+        self._slots, self._seconds, self._since = len(slots), [], {}  # of runs ended, of others
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
         self._threads = str(max(1, (cores or 1) // len(slots)))
 
@@ -51,6 +52,8 @@ class LocalSweep:
         """
         try:
             self._sort_out()
+            if self._waiting:
+                self._say(f"to train: {len(self._waiting)} runs, {self._slots} at a time")
             while self._waiting or self._working:
                 self._start()
                 time.sleep(_POLL_SECONDS)
@@ -82,7 +85,7 @@ class LocalSweep:
             if holder is None:
                 self._waiting.remove(run)
                 self._say(f"{'taken over' if run in self._told else 'started'}: {run}")
-                slot = self._free.pop(0)
+                slot, self._since[run] = self._free.pop(0), time.monotonic()
                 worker = Worker(run, self._rules, self._id, os.getcwd(), self._env(slot), self._say)
                 self._working[run] = worker, self._pool.submit(worker), slot
             elif run not in self._told:
@@ -101,15 +104,29 @@ class LocalSweep:
                 continue
             del self._working[run]
             self._free.append(slot)
+            seconds = time.monotonic() - self._since.pop(run)
             if future.exception() is not None:  # a full disk, for example
                 self._say(f"left undone: {run}: {future.exception()}")
             elif future.result() == "locked":
                 self._waiting.append(run)
             elif future.result() == "finished":
                 miou = look(run.work_dir).miou
-                self._say(f"done: {run}, mIoU {'unknown' if miou is None else f'{miou:.2f}'}")
+                self._seconds.append(seconds)
+                score = "unknown" if miou is None else f"{miou:.2f}"
+                self._say(f"done: {run}, mIoU {score}{self._left()}")
             else:
                 self._say(f"failed: {run}; log: {look(run.work_dir).log}")
+
+    def _left(self) -> str:
+        """Say how many runs are left, and how long if they take as long as those before."""
+        left = len(self._waiting) + len(self._working)
+        if not left:
+            return ""
+        mean = sum(self._seconds) / len(self._seconds)
+        now = time.monotonic()
+        begun = sum(max(mean - (now - since), 0) for since in self._since.values())
+        estimate = (begun + mean * len(self._waiting)) / self._slots
+        return f" ({left} left, about {duration(estimate)})"
 
 
 def local_slots(jobs: int | None, gpus_per_run: int) -> list[str | None]:

@@ -3,16 +3,15 @@
 import os
 import shlex
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from vfm_ss.protocol.settings import SETTINGS, config_name, is_published
-from vfm_ss.protocol.vfms import FAMILIES, VFMS
+from vfm_ss.errors import UsageError
+from vfm_ss.files import write_atomically
+from vfm_ss.sweep.cells import MIM, Cell, config_text
+from vfm_ss.sweep.factors import Product
 from vfm_ss.sweep.identity import Asked
-
-#: The configs and tools of the repository, which also travel inside an installed package.
-_MIM = Path(__file__).resolve().parents[1] / ".mim"
 
 
 @dataclass(frozen=True)
@@ -24,6 +23,8 @@ class PlannedRun:
     work_dir: Path  # WORK_DIR/NAME/seedK
     command: tuple[str, ...]  # trains it, from its last checkpoint if there is one
     arguments: tuple[str, ...] = ()  # those of tools/train.py in it
+    cell: Cell | None = field(default=None, compare=False, repr=False)  # in a product of factors
+    text: str | None = field(default=None, compare=False, repr=False)  # of a config to be written
     asked: Asked | None = field(default=None, compare=False, repr=False)  # what that would train
 
     def __str__(self) -> str:
@@ -35,6 +36,11 @@ class PlannedRun:
         """Checksum of its configuration, where that has been asked."""
         return self.asked.hash if self.asked else None
 
+    @property
+    def config(self) -> Path:
+        """Its config file."""
+        return Path(self.arguments[0])
+
     def shell(self) -> str:
         """Return the command as one would type it."""
         return shlex.join(self.command)
@@ -42,8 +48,7 @@ class PlannedRun:
 
 def expand(
     work_dir: str | Path,
-    vfms: Sequence[str] = (),
-    settings: Sequence[str] = (),
+    product: Product | None = None,
     configs: Sequence[str] = (),
     seeds: Sequence[int] = (0, 1, 2),
     options: Sequence[str] = (),
@@ -51,67 +56,103 @@ def expand(
 ) -> list[PlannedRun]:
     """List the runs of a sweep, in the order in which they start: seed by seed.
 
-    So all models have a first score before any has a second one.
+    So all models have a first score before any has a second one. A cell that the repository has no
+    config for gets one, ``WORK_DIR/NAME/NAME.py``, see `write_configs`.
 
     Args:
         work_dir: Folder of the runs' folders.
-        vfms: Keys of ``VFMS``; ``paper``, ``next`` and ``all`` stand for those of a family or all,
-            each under the settings at whose size it is published.
-        settings: Keys of ``SETTINGS``; ``all`` stands for all of them.
-        configs: Config files, instead of ``vfms`` and ``settings`` or beside them.
+        product: The cells of a product of factors.
+        configs: Config files, instead of a product or beside it.
         seeds: Random seeds.
         options: Further arguments of tools/train.py.
         gpus_per_run: Processes that train a run together, each on a GPU of its own.
 
     Raises:
-        ValueError: If a name, a file or an option is unknown or given twice.
+        ValueError: If a file does not exist, or two would share a folder.
     """
-    if bool(vfms) != bool(settings):
+    cells = product.cells if product is not None else ()
+    if not cells and not configs:
         raise ValueError(
-            "--vfms and --settings go together: a run is a VFM under a setting; "
-            f"give --{'settings' if vfms else 'vfms'} too, or 'all'"
+            "nothing to train: give --vfms with --settings or with factors (--data, --decoders, "
+            "...), or --configs"
         )
-    if not vfms and not configs:
-        raise ValueError("nothing to train: give --vfms and --settings, or --configs")
-    files = {}
-    groups = {**FAMILIES, "all": VFMS}
-    grid = [
-        _config_file(config_name(vfm, setting))
-        for setting in _expanded(settings, {"all": SETTINGS})
-        for vfm in _expanded(vfms, groups)
-        if vfm in vfms or is_published(vfm, setting)
-    ]
-    for file in [*grid, *map(Path, configs)]:
+    files: dict[str, Path] = {}
+    known: dict[str, tuple[Cell | None, str | None]] = {}
+    for cell in cells:
+        leaf = cell.leaf
+        text = None if leaf is not None else config_text(cell)
+        file = Path(work_dir, cell.name, f"{cell.name}.py") if leaf is None else Path(_short(leaf))
+        files[cell.name], known[cell.name] = file, (cell, text)
+    for file in map(Path, configs):
+        other = files.setdefault(file.stem, file)
         if not file.is_file():
             raise ValueError(f"config {file} does not exist")
-        other = files.setdefault(file.stem, file)
-        if other is not file and not os.path.samefile(other, file):
+        if other is not file and not (other.is_file() and os.path.samefile(other, file)):
             raise ValueError(
                 f"{other} and {file} would share the folder {file.stem}; rename one of them"
             )
     if negative := [seed for seed in seeds if seed < 0]:
         raise ValueError(f"seed {negative[0]} is negative")
     return [
-        _run(Path(work_dir), file, seed, options, gpus_per_run)
+        _run(Path(work_dir), file, seed, options, gpus_per_run, *known.get(name, (None, None)))
         for seed in dict.fromkeys(seeds)
-        for file in files.values()
+        for name, file in files.items()
     ]
 
 
-def _run(work_dir: Path, config: Path, seed: int, options: Sequence[str], gpus: int) -> PlannedRun:
+def write_configs(runs: Sequence[PlannedRun], dry: bool = False) -> list[Path]:
+    """Write the configs of cells for which the repository has none.
+
+    A file that is there already is only ever used if it holds what would be written: nothing that
+    somebody else has put there is trained.
+
+    Args:
+        runs: The runs.
+        dry: Write nothing, and only look at those that are there.
+
+    Returns:
+        The files that are not there yet.
+
+    Raises:
+        UsageError: If a file holds something else.
+    """
+    texts: Mapping[Path, str] = {run.config: run.text for run in runs if run.text is not None}
+    fresh = []
+    for path, text in texts.items():
+        if not os.path.lexists(path):
+            fresh.append(path)
+        elif not path.is_file() or path.read_bytes() != text.encode():
+            raise UsageError(
+                f"{path} is not the config that this sweep would write: the data file, the version "
+                "of vfm_ss or the file itself has changed; give another --work-dir, delete its "
+                f"folder, or train it as it is with --configs {path}"
+            )
+    for path in () if dry else fresh:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, texts[path].encode())
+    return fresh
+
+
+def _run(
+    work_dir: Path,
+    config: Path,
+    seed: int,
+    options: Sequence[str],
+    gpus: int,
+    cell: Cell | None,
+    text: str | None,
+) -> PlannedRun:
     folder = work_dir / config.stem / f"seed{seed}"
     command = [sys.executable]
     if gpus > 1:  # --standalone finds a free port, so that runs do not meet
         command += ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={gpus}"]
-    command += [_short(_MIM / "tools" / "train.py")]
+    command += [_short(MIM / "tools" / "train.py")]
     arguments = [str(config), "--seed", str(seed), "--work-dir", str(folder), "--resume"]
     arguments += ["--launcher", "pytorch"] if gpus > 1 else []
     arguments += options
-    return PlannedRun(config.stem, seed, folder, (*command, *arguments), tuple(arguments))
-
-
-def _config_file(name: str) -> Path:
-    return Path(_short(_MIM / "configs" / "vfm" / f"{name}.py"))
+    return PlannedRun(
+        config.stem, seed, folder, (*command, *arguments), tuple(arguments), cell, text
+    )
 
 
 def _short(path: Path) -> str:
@@ -119,8 +160,3 @@ def _short(path: Path) -> str:
     path = path.resolve()
     here = Path.cwd()
     return str(path.relative_to(here) if path.is_relative_to(here) else path)
-
-
-def _expanded(names: Sequence[str], groups: dict[str, Iterable[str]]) -> list[str]:
-    """Put the members of a group in the place of its name; each name once."""
-    return list(dict.fromkeys(one for name in names for one in groups.get(name, (name,))))

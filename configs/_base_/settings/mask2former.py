@@ -1,9 +1,13 @@
 """Mask2Former: the default setting with the single-scale Mask2Former decoder."""
 
-_base_ = "./default.py"
+_base_ = [
+    "../models/mask2former.py",
+    "../datasets/ade20k.py",
+    "../schedules/schedule_40k.py",
+    "../default_runtime.py",
+]
 
-# Its predictions are at full size: 4 windows of 150 classes at 512x512 are 0.6 GB.
 model = dict(
-    decode_head=dict(type="SingleScaleMask2FormerHead"),
-    test_cfg=dict(window_batch=4),
+    backbone=dict(img_size={{_base_.crop_size}}),
+    decode_head=dict(num_classes={{_base_.num_classes}}),
 )

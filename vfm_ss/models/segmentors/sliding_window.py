@@ -147,6 +147,9 @@ class SlidingWindowEncoderDecoder(OpenEncoderDecoder):
             default: fp16 on a GPU, fp32 on a CPU. Without it, what surrounds the call decides.
             Logits are averaged in at least fp32.
         seg_logits: Whether to attach the full (C, H, W) logits to every sample, as mmseg does.
+        probabilities: Whether to attach float16 probabilities (K, H, W) of the K classes, on the
+            CPU, to every sample: the softmax of the logits of a plain head, the share of the sum of
+            a head with the attribute ``scores``. Others are refused.
     """
 
     def __init__(self, *args, **kwargs):
@@ -173,6 +176,10 @@ class SlidingWindowEncoderDecoder(OpenEncoderDecoder):
             or any(meta.get("flip") for meta in metas)
         ):
             samples = super().predict(inputs, data_samples)
+            if self.test_cfg.get("probabilities", False):
+                for sample in samples:
+                    found = self._probabilities(sample.seg_logits.data.movedim(0, -1))
+                    sample.probabilities = PixelData(data=found.movedim(-1, 0).half().cpu())
             for sample in samples:  # mmseg's classes of a single channel are floats
                 sample.pred_sem_seg.data = sample.pred_sem_seg.data.long()
             return samples
@@ -189,8 +196,15 @@ class SlidingWindowEncoderDecoder(OpenEncoderDecoder):
             data_samples, sizes, self._merged(images, sizes), strict=True
         ):
             classes = torch.empty(size, dtype=torch.int64, device=inputs.device)
+            shares = None
+            if self.test_cfg.get("probabilities", False):
+                shares = torch.empty(max(self.out_channels, 2), *size, dtype=torch.float16)
+                sample.probabilities = PixelData(data=shares)
             for down, across, tile in tiles:
                 classes[down, across] = _classes(tile, threshold)
+                if shares is not None:
+                    found = self._probabilities(tile)
+                    shares[:, down, across] = found.movedim(-1, 0).to("cpu", torch.float16)
             sample.pred_sem_seg = PixelData(data=classes[None])
         return data_samples
 
@@ -242,6 +256,29 @@ class SlidingWindowEncoderDecoder(OpenEncoderDecoder):
             with torch.autocast(own.device.type, enabled=False):
                 yield merged_tiles(own, *matrices)
 
+    def _probabilities(self, logits: Tensor) -> Tensor:
+        """Turn what the head gives, (..., C) with C last, into probabilities of the classes."""
+        if getattr(self.decode_head, "scores", False):
+            total = logits.sum(-1, keepdim=True)
+            # All may be 0 in floats; then no class is more probable than another.
+            return torch.where(total > 0, logits / total, 1 / logits.shape[-1])
+        if not self._is_plain:
+            raise ValueError(
+                f"what {type(self.decode_head).__name__} gives are no logits of classes, as it has "
+                "a predict_by_feat of its own, so there are no probabilities"
+            )
+        if logits.shape[-1] == 1:
+            return torch.cat([(-logits).sigmoid(), logits.sigmoid()], -1)
+        return logits.softmax(-1)
+
+    @property
+    def _is_plain(self) -> bool:
+        head = type(self.decode_head)
+        return (
+            head.predict is BaseDecodeHead.predict
+            and head.predict_by_feat is BaseDecodeHead.predict_by_feat
+        )
+
     def _precision(self, device: str) -> AbstractContextManager:
         precision = self.test_cfg.get("precision")
         if precision is None:
@@ -255,12 +292,7 @@ class SlidingWindowEncoderDecoder(OpenEncoderDecoder):
         mmseg's `predict` of a plain head is its forward and a bilinear resize to the window, which
         the merging does anyway, for the pixels of the original image only.
         """
-        head = type(self.decode_head)
-        plain = (
-            head.predict is BaseDecodeHead.predict
-            and head.predict_by_feat is BaseDecodeHead.predict_by_feat
-        )
-        if plain:
+        if self._is_plain:
             return self.decode_head(self.extract_feat(windows))
         size = tuple(windows.shape[-2:])
         meta = {"ori_shape": size, "img_shape": size, "pad_shape": size}
