@@ -80,7 +80,7 @@ def write_grid():
                         setting,
                         seed,
                         miou,
-                        history=[[steps // 2, 20.0], [steps, miou]],
+                        history=[[steps // 2, min(20.0, miou)], [steps, miou]],
                         iou={"road": miou + 10, "sky": None, "tree": miou - 10},
                         train_seconds=100.0 * (k + 1),
                         step_seconds=0.5 * (k + 1),

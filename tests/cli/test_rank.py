@@ -117,8 +117,8 @@ def test_wrong_arguments_exit_with_2(args):
 
 def test_the_script_runs_by_itself_without_torch(tmp_path, write_grid):
     write_grid(tmp_path / "runs", ("mae", "sam"), ("default", "probe"), seeds=2)
-    # A torch that cannot be imported: nothing may try.
-    for name in ("torch", "mmengine", "mmcv", "mmseg", "timm"):
+    # A torch that cannot be imported: nothing may try. Nor statsmodels, without interactions.
+    for name in ("torch", "mmengine", "mmcv", "mmseg", "timm", "statsmodels"):
         (tmp_path / f"{name}.py").write_text("raise ImportError('rank.py imported this')")
     root = str(RANK.parents[1])
     env = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), root])}

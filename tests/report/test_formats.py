@@ -28,7 +28,7 @@ def analysis(tmp_path, write_grid):
 
 def test_json_is_the_contract(analysis):
     out = json.loads(render(analysis, "json", "default"))
-    assert set(out) == {"settings", "skipped"}
+    assert set(out) == {"settings", "skipped", "interactions", "variance"}
     assert out["skipped"] == [{"path": "bad.json", "reason": "the file is empty"}]
     assert list(out["settings"]) == ["default", "probe"]
     probe = out["settings"]["probe"]

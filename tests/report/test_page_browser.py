@@ -184,3 +184,30 @@ def test_it_fits_a_phone(analysis, tmp_path):
     browse(tmp_path, frame, "--window-size=500,7000", f"--screenshot={shot}")
     with Image.open(shot) as image:
         assert len(image.convert("RGB").crop((0, 0, 390, 7000)).getcolors(1 << 24)) > 100
+
+
+def test_two_changes_are_chosen_and_shown(tmp_path):
+    names = [f"b16_{d}_x{f}" for f in ("", "_f4", "_f16") for d in ("linear", "probe")]
+    runs = [
+        Run(setting, vfm, 0, 50.0 - 3 * k * (1 + i) + k * i * i, f"{setting}{vfm}")
+        for i, setting in enumerate(names)
+        for k, vfm in enumerate(("a", "b", "<c>"))
+    ]
+    steps = """
+      const shown = () => document.querySelector("#plot-interaction").data[1].y;
+      const select = document.querySelector("#pick-interaction"), first = shown();
+      select.value = 1;
+      select.dispatchEvent(new Event("change"));
+      return [[...select.options].map((o) => o.text), first, shown(),
+              column("additive", 0).length, $("#interactions text").length > 0];
+    """
+    wrong, found = ask(tmp_path, page(analyse(runs), tmp_path, names[1]), steps)
+    assert wrong == []
+    labels, first, second, rows, drawn = found
+    assert labels == ["b16_linear_x_f16 × b16_probe_x", "b16_linear_x_f4 × b16_probe_x"]
+    assert rows == 2
+    assert drawn
+    by_setting = {(r.setting, r.vfm): r.miou for r in runs}
+    vfms = list(analyse(runs).interactions[0].scores.index)
+    assert first == [by_setting["b16_probe_x_f16", vfm] for vfm in vfms]
+    assert second == [by_setting["b16_probe_x_f4", vfm] for vfm in vfms]

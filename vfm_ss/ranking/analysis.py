@@ -11,8 +11,10 @@ from vfm_ss.protocol.settings import SETTINGS
 from vfm_ss.ranking.agreement import Agreement, agreement, find_baseline, rank_shift, ranks, scores
 from vfm_ss.ranking.cost import costs
 from vfm_ss.ranking.factors import in_domain, setting_factors, shared_trainings
+from vfm_ss.ranking.interaction import Interaction, interactions
 from vfm_ss.ranking.prediction import predict_target
 from vfm_ss.ranking.uncertainty import Noise, noise, order_certainty, tau_interval
+from vfm_ss.ranking.variance import Variance, variances
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,8 @@ class Analysis:
         costs: See `cost.costs`.
         certainty: Per setting, how sure the order of every pair is; see `order_certainty`.
         predictions: Per target setting, see `prediction.predict_target`.
+        interactions: Pairs of changes of the baseline that were also made together.
+        variances: What scores vary with, for every pair of factors that vary together.
         outside: Per outside score and setting, their agreement.
         skipped: Files that were not used.
         notes: What a reader has to know of this set of runs.
@@ -70,6 +74,8 @@ class Analysis:
     costs: pd.DataFrame
     certainty: dict[str, pd.DataFrame | None]
     predictions: dict[str, pd.DataFrame]
+    interactions: list[Interaction] = field(default_factory=list)
+    variances: list[Variance] = field(default_factory=list)
     outside: dict[str, dict[str, Agreement]] = field(default_factory=dict)
     skipped: list[Skipped] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -141,6 +147,8 @@ def analyse(
         predictions={
             name: predict_target(means, price["time_ratio"], name, trainings) for name in settings
         },
+        interactions=interactions(means, scatter, known, baseline),
+        variances=variances(cells, scatter, known, baseline),
         outside={
             score: {
                 s: agreement(means[s].dropna(), pd.Series(values, dtype=float)) for s in settings

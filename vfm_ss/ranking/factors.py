@@ -45,9 +45,16 @@ def factors(run: Run) -> dict[str, object] | None:
 
 
 def setting_factors(cells: pd.DataFrame) -> dict[str, dict[str, object]]:
-    """Return the factors of every setting of `agreement.scores`, where they are known."""
+    """Return the factors of every setting of `agreement.scores`, where they are known.
+
+    What `separation.separate` has told apart is one factor more, ``configuration``.
+    """
     found = {s: factors(cells.loc[s, "runs"].iloc[0][0]) for s in cells.index.unique("setting")}
-    return {setting: values for setting, values in found.items() if values is not None}
+    return {
+        setting: {**values, "configuration": setting.partition("@")[2]}
+        for setting, values in found.items()
+        if values is not None
+    }
 
 
 def in_domain(setting: str, known: dict[str, dict[str, object]]) -> list[str]:

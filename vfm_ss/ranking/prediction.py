@@ -42,7 +42,8 @@ def predict_target(
     standard = (common - common.mean()) / spread.where(spread > 0, 1)
     largest = len(candidates) if len(candidates) <= _ALL_SUBSETS else _FEW
     subsets = [s for size in range(1, largest + 1) for s in combinations(candidates, size)]
-    predicted = np.array([standard[list(subset)].mean(axis=1) for subset in subsets]).round(9)
+    scores = {name: standard[name].to_numpy() for name in candidates}
+    predicted = np.array([np.mean([scores[s] for s in subset], 0) for subset in subsets]).round(9)
     table = pd.DataFrame(
         {
             "settings": subsets,

@@ -13,6 +13,7 @@ from vfm_ss.report.table_data import digits
 
 # Okabe and Ito's palette, which colour-blind readers can tell apart.
 BLUE, ORANGE, GREY, INK = "#0072B2", "#D55E00", "#B8BDC4", "#22272E"
+_PANELS = 6  # pairs of changes that one figure has room for
 _STYLE = {
     "font.family": "sans-serif",
     "font.size": 9,
@@ -59,6 +60,8 @@ def write_figures(a: Analysis, folder: str | Path, target: str, name=str) -> lis
             figures["ranks"] = ranks_figure(a)
         if len(a.settings) > 2:
             figures["tau-matrix"] = matrix_figure(a)
+        if a.interactions:
+            figures["interactions"] = interaction_figure(a)
         if a.predictions[target]["front"].any():
             figures["predict"] = prediction_figure(a, target)
         written = []
@@ -199,6 +202,30 @@ def matrix_figure(a: Analysis) -> Figure:
     ax.spines[:].set_visible(False)
     figure.colorbar(image, ax=ax, shrink=0.8, label="Kendall's τ").outline.set_visible(False)
     ax.set_title("Agreement between all settings")
+    return figure
+
+
+def interaction_figure(a: Analysis) -> Figure:
+    """Predicted and measured scores under two changes: the pairs that are furthest off."""
+    shown = sorted(a.interactions, key=lambda i: -i.rmse[0])[:_PANELS]
+    columns = min(3, len(shown))
+    rows = -(-len(shown) // columns)
+    figure = Figure(figsize=(max(6.4, 3.2 * columns), 3.4 * rows + 0.4))
+    for k, i in enumerate(shown, start=1):
+        ax = figure.add_subplot(rows, columns, k)
+        x, y = (i.scores[name].to_numpy(float) for name in ("predicted", "measured"))
+        ends = [min(*x, *y), max(*x, *y)]
+        ax.plot(ends, ends, color=GREY, lw=1.2, zorder=1)
+        ax.plot(x, y, "o", color=BLUE, ms=6)
+        for vfm, at in zip(i.scores.index, zip(x, y, strict=True), strict=True):
+            ax.annotate(_cut(vfm), at, (4, 4), textcoords="offset points", fontsize=7)
+        ax.margins(0.15)
+        ax.grid()
+        ax.set_xlabel("predicted, A + B")
+        ax.set_ylabel("measured mIoU")
+        words = f"{title(i.first)} × {title(i.second)}: RMSE {digits(2)(i.rmse[0])}"
+        ax.set_title(textwrap.fill(words, 34), fontsize=9, parse_math=False)
+    figure.suptitle("Do two changes add up? On the line they do.", fontsize=11, fontweight="bold")
     return figure
 
 

@@ -10,6 +10,8 @@ import textwrap
 from tabulate import tabulate
 
 from vfm_ss.ranking.analysis import Analysis
+from vfm_ss.ranking.interaction import Interaction
+from vfm_ss.ranking.variance import Variance
 from vfm_ss.report.table_data import Table, raw
 from vfm_ss.report.tables import all_tables, summary, winner
 from vfm_ss.text import printable, to_cell
@@ -123,7 +125,45 @@ def as_dict(a: Analysis) -> dict:
             ],
         }
     skipped = [{"path": printable(s.path), "reason": printable(s.reason)} for s in a.skipped]
-    return {"settings": settings, "skipped": skipped}
+    return {
+        "settings": settings,
+        "skipped": skipped,
+        "interactions": [_interaction(i) for i in a.interactions],
+        "variance": [_variance(v) for v in a.variances],
+    }
+
+
+def _interaction(i: Interaction) -> dict:
+    return {
+        "factors": list(i.factors),
+        "first": i.first,
+        "second": i.second,
+        "both": i.both,
+        "changes": i.changes,
+        "tau": {name: t.agreement.tau for name, t in i.taus.items()},
+        "tau_ci": {name: t.interval and list(t.interval) for name, t in i.taus.items()},
+        "predicted_tau": i.predicted_tau.agreement.tau,
+        "predicted_tau_ci": i.predicted_tau.interval and list(i.predicted_tau.interval),
+        "bias": i.bias[0],
+        "bias_ci": i.bias[1] and list(i.bias[1]),
+        "rmse": i.rmse[0],
+        "rmse_ci": i.rmse[1] and list(i.rmse[1]),
+        "seeds_rmse": i.seeds_rmse,
+        "models": [{"vfm": vfm, **row} for vfm, row in i.scores.to_dict("index").items()],
+    }
+
+
+def _variance(v: Variance) -> dict:
+    shares = {
+        " x ".join(row.term) or "seeds": {
+            "share": row.share,
+            "ci": None if row.low is None else [row.low, row.high],
+            "p_value": row.p_value,
+        }
+        for row in v.shares.itertuples()
+    }
+    names = dict(zip(("first", "second"), v.factors, strict=True))
+    return {**names, "settings": list(v.settings), "vfms": list(v.vfms), "shares": shares}
 
 
 def _models_csv(a: Analysis) -> str:

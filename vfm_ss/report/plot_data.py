@@ -5,6 +5,7 @@ import math
 import pandas as pd
 
 from vfm_ss.ranking.analysis import Analysis
+from vfm_ss.report.interaction_tables import pair_title
 from vfm_ss.report.table_data import title
 
 _MAX_POINTS = 200  # of a learning curve
@@ -55,6 +56,15 @@ def plot_data(a: Analysis, target: str) -> dict:
             for s in settings
         ],
         "curves": [_curves(a, s, vfms) for s in settings],
+        "interactions": [
+            {
+                "label": pair_title(i),
+                "vfm": [vfms.index(vfm) for vfm in i.scores.index],
+                "predicted": i.scores["predicted"].to_list(),
+                "measured": i.scores["measured"].to_list(),
+            }
+            for i in a.interactions
+        ],
         "classes": [_class_iou(a, s, vfms) for s in settings],
     }
 

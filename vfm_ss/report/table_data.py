@@ -111,6 +111,11 @@ def certainty(share: float) -> str:
     return ">99 %" if 0.99 < share < 1 else f"{100 * share:.0f} %"
 
 
+def percent(share: float) -> str:
+    """Format a share."""
+    return f"{digits(1)(100 * share)} %"
+
+
 def duration(seconds: float) -> str:
     """Format seconds as a person would."""
     if seconds < 120:

@@ -4,6 +4,7 @@ from vfm_ss.protocol.settings import SETTINGS
 from vfm_ss.protocol.vfms import VFMS
 from vfm_ss.ranking.analysis import Analysis, Comparison
 from vfm_ss.ranking.uncertainty import DRAWS
+from vfm_ss.report.interaction_tables import interaction_tables
 from vfm_ss.report.table_data import (
     Column,
     Table,
@@ -334,6 +335,7 @@ def all_tables(a: Analysis, target: str, brief: bool = False) -> list[Table]:
         *(models_table(a, setting) for setting in a.settings),
         cost_table(a),
         matrix_table(a),
+        *interaction_tables(a, brief),
         prediction_table(a, target, brief),
         certainty_table(a, below=0.95 if brief else 1.0),
         outside_table(a),

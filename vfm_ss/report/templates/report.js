@@ -199,9 +199,21 @@ function drawPredict(t) {
   document.querySelectorAll(".of-target").forEach((part, i) => { part.hidden = i !== t; });
 }
 
-function choices(id, chosen, changed) {
+function drawInteraction(k) {
+  const pair = data.interactions[k], ends = [Math.min(...pair.predicted, ...pair.measured), Math.max(...pair.predicted, ...pair.measured)];
+  draw("plot-interaction", [
+    { type: "scatter", mode: "lines", x: ends, y: ends, line: { color: GREY, width: 1.5 }, hoverinfo: "skip" },
+    { type: "scatter", mode: "markers+text", x: pair.predicted, y: pair.measured, marker: { color: BLUE, size: 11 },
+      text: pair.vfm.map((m) => vfms[m]), textposition: "top left", textfont: { size: narrow() ? 10 : 12 }, cliponaxis: false,
+      customdata: pair.predicted.map((x, i) => fixed(pair.measured[i] - x)),
+      hovertemplate: "<b>%{text}</b><br>predicted %{x:.2f} %, measured %{y:.2f} %<br>error %{customdata}<extra></extra>" },
+  ], { height: narrow() ? 400 : 460, margin: { l: 8, r: 20, t: 34, b: 40 },
+    xaxis: { title: { text: "predicted by adding up both changes, mIoU in percent" } }, yaxis: { title: { text: "measured, mIoU in percent" } } });
+}
+
+function choices(id, chosen, changed, names = data.settings) {
   const select = byId(id);
-  data.settings.forEach((name, i) => select.add(new Option(name, i, i === chosen, i === chosen)));
+  names.forEach((name, i) => select.add(new Option(name, i, i === chosen, i === chosen)));
   select.addEventListener("change", changed);
   return () => Number(select.value);
 }
@@ -258,7 +270,10 @@ const setting = choices("pick-setting", data.baseline, () => drawModels(setting(
 const x = several && choices("pick-x", data.baseline, () => drawPairs(x(), y()));
 const y = several && choices("pick-y", first, () => drawPairs(x(), y()));
 const target = many && choices("pick-target", data.target, () => drawPredict(target()));
+const interaction = data.interactions.length > 0 &&
+  choices("pick-interaction", 0, () => drawInteraction(interaction()), data.interactions.map((pair) => pair.label));
 function drawAll() {
+  if (interaction) drawInteraction(interaction());
   if (several) { if (byId("plot-tau")) drawTau(); drawRanks(); drawPairs(x(), y()); }
   if (many) { drawMatrix(); drawPredict(target()); }
   drawModels(setting());
