@@ -64,6 +64,42 @@ def test_the_grid_is_expanded_seed_by_seed(capsys):
     assert not Path("w d").exists(), "a dry run writes nothing"
 
 
+def test_a_product_of_factors_is_planned_and_told(capsys):
+    args = (
+        "--vfms",
+        "mae,sam",
+        "--decoders",
+        "linear,probe",
+        "--fractions",
+        "1,1/16",
+        "--seeds",
+        "0",
+    )
+    commands, err = dry_run(capsys, *args)
+    names = [Path(command[2]).stem for command in commands]
+    assert names == [f"{vfm}_b16_{decoder}_ade20k{part}" for part in ("", "_f16")
+                     for decoder in ("linear", "probe") for vfm in ("mae", "sam")]  # fmt: skip
+    assert commands[0][2] == str(ROOT / "configs" / "vfm" / "mae_b16_linear_ade20k.py")
+    assert commands[-1][2] == f"work_dirs/{names[-1]}/{names[-1]}.py"
+    assert "product: 2 VFMs x decoders linear, probe x fractions 1, 1/16: 8 cells" in err
+    assert "4 configs that are not there yet will be written" in err
+    assert not Path("work_dirs").exists()
+    assert main(["status", ".", *args]) == 3
+    out = capsys.readouterr().out
+    assert "8 runs: 8 missing" in out
+    assert "sam_b16_probe_ade20k_f16" in out
+
+
+def test_what_somebody_else_put_in_the_place_of_a_config_is_not_trained(capsys):
+    name = "mae_b16_linear_ade20k_f16"
+    Path("work_dirs", name).mkdir(parents=True)
+    Path("work_dirs", name, f"{name}.py").write_text("open('trained', 'w')")
+    line = error(capsys, "run", "--vfms", "mae", "--fractions", "1/16", "--dry-run")
+    assert f"work_dirs/{name}/{name}.py is not the config that this sweep would write" in line
+    assert "is not the config" in error(capsys, "run", "--vfms", "mae", "--fractions", "1/16")
+    assert not Path("trained").exists()
+
+
 def test_the_whole_benchmark_is_one_command(capsys):
     commands, _ = dry_run(capsys, "--vfms", "paper", "--settings", "all")
     assert len(commands) == 240
@@ -124,6 +160,12 @@ def test_nothing_to_do_is_done(capsys, make_record):
         (("--vfms", "mae", "--settings", "tiny"), "unknown setting: 'tiny', expected one of"),
         (("--vfms", "mae"), "give --settings, or factors as --decoders and --data, too"),
         (("--settings", "probe"), "give --vfms too"),
+        (("--vfms", "mae", "--settings", "all", "--sizes", "b"), "--settings and --sizes do not"),
+        (("--sizes", "b"), "give --vfms too"),
+        (("--vfms", "mae", "--patches", "14"), "patch 14 does not divide the crop 512x512 of"),
+        (("--vfms", "mae", "--cfg-options", "model.backbone.img_size=(504,504)", "--patches", "16"),
+         "the nearest size that works is 496 or 512"),
+        (("--vfms", "mae", "--decoders", "upernet"), "--decoders: unknown 'upernet', expected"),
         ((), "nothing to train: give --vfms with --settings or with factors"),
         (("--configs", "no.py"), "config no.py does not exist"),
         (("--configs", "a/x.py", "b/x.py"), "would share the folder x; rename one of them"),
@@ -204,6 +246,7 @@ def test_planning_and_status_import_no_torch():
 import sys
 from vfm_ss.cli.sweep import main
 main(["run", "--vfms", "all", "--settings", "all", "--dry-run"])
+main(["run", "--vfms", "paper", "--decoders", "all", "--fractions", "1/16", "--dry-run"])
 main(["status", "."])
 heavy = {"torch", "mmengine", "mmseg", "pandas", "submitit"} & set(sys.modules)
 sys.exit(f"imported {heavy}" if heavy else 0)

@@ -9,7 +9,7 @@ from mmengine.config import Config
 from vfm_ss.errors import UsageError
 from vfm_ss.models.backbones.sam import PRETRAINED_GRID, PRETRAINED_WINDOW, scaled_window
 from vfm_ss.protocol.identity import identity
-from vfm_ss.protocol.settings import DATA, SETTINGS, all_config_names, parse_config_name
+from vfm_ss.protocol.settings import DATA, DECODERS, SETTINGS, all_config_names, parse_config_name
 from vfm_ss.protocol.vfms import FAMILIES, SIZES, VFMS
 from vfm_ss.sweep.cells import Cell, Model, config_text
 from vfm_ss.sweep.factors import TOKENS, of_factors, of_settings
@@ -49,7 +49,7 @@ class TestProduct:
         product = of_factors(
             ["mae"], dict(decoders=["all"], fractions=["1", "1/16", "3/4"], steps=["40k", "300"])
         )
-        assert len(set(names(product))) == len(product.cells) == 4 * 3 * 2
+        assert len(set(names(product))) == len(product.cells) == len(DECODERS) * 3 * 2
         assert "mae_b16_mask2former-probe_ade20k_f16_300steps" in names(product)
         for cell in product.cells:
             parts = parse_config_name(cell.name)
@@ -112,6 +112,13 @@ class TestImpossible:
         assert of_factors(["dinov2"], dict(patches=["14"]), img_size=(518, 518)).cells
         with pytest.raises(ValueError, match="the crop 518x518"):
             of_factors(["dinov2"], dict(patches=["16"]), img_size=(518, 518))
+
+    def test_a_decoder_that_a_vfm_cannot_have(self):
+        with pytest.raises(ValueError, match="sam cannot be trained with eomt: its blocks take"):
+            of_factors(["mae", "sam"], dict(decoders=["linear", "eomt-probe"]))
+        product = of_factors(["paper"], dict(decoders=["linear", "eomt"]))
+        assert len(product.cells) == 10 + 9
+        assert product.left_out == ("sam cannot be trained with eomt: its blocks take no mask",)
 
     @pytest.mark.parametrize("patch", [8, 16, 32])
     @pytest.mark.parametrize("side", [256, 384, 512, 1024])
