@@ -64,8 +64,12 @@ def moved(model: nn.Module) -> nn.Module:
 
 def build(name):
     init_default_scope("mmseg")
-    model = Config.fromfile(CONFIGS / f"{name}.py").model
+    leaf, _, decoder = name.partition("+")
+    model = Config.fromfile(CONFIGS / f"{leaf}.py").model
     model.backbone.update(pretrained=False, depth=3)
+    if decoder:
+        model.decode_head.type = decoder
+        model.backbone.open_blocks = 2
     return MODELS.build(model)
 
 
@@ -107,7 +111,14 @@ def test_a_forward_pass_and_its_loss_ask_the_gpu_for_nothing(vfm, gpu):
     assert all(value.device == CUDA for value in logs.values())
 
 
-@pytest.mark.parametrize("name", ["dinov2_b16_linear_ade20k", "dinov2_b16_mask2former_ade20k"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "dinov2_b16_linear_ade20k",
+        "dinov2_b16_mask2former_ade20k",
+        "dinov3_b16_mask2former_ade20k+EoMTHead",
+    ],
+)
 def test_a_validation_asks_the_gpu_for_nothing(name, gpu):
     model = build(name).eval()
     metric = MeanIoUMetric()
@@ -123,32 +134,38 @@ def test_a_validation_asks_the_gpu_for_nothing(name, gpu):
     assert len(metric._pending) == 2
 
 
-def test_mask2former_asks_for_its_costs_alone(gpu, monkeypatch):
+@pytest.mark.parametrize(
+    ("name", "predictions"),
+    [("dinov2_b16_mask2former_ade20k", 10), ("dinov3_b16_mask2former_ade20k+EoMTHead", 3)],
+)
+def test_mask2former_and_eomt_ask_for_their_costs_alone(name, predictions, gpu, monkeypatch):
     """Once a step, for all images and predictions."""
     asked = []
 
     def assign(costs, classes):
         asked.append([tuple(cost.shape) for cost in costs])
-        pairs = 10 * sum(len(image) for image in classes)
+        pairs = predictions * sum(len(image) for image in classes)
         return torch.zeros(4, pairs, dtype=torch.long, device=costs[0].device)
 
     monkeypatch.setattr(mask2former_loss, "assign", assign)
     # Random numbers of a GPU need one; the default generator has none of its own here.
     source = SimpleNamespace(manual_seed=lambda seed: None)
     monkeypatch.setattr(torch, "Generator", lambda device: source)
-    model = build("dinov2_b16_mask2former_ade20k").train()
+    model = build(name).train()
+    if predictions == 3:
+        model.decode_head.begin_training(8)  # the first block is half annealed at step 3
     classes = [3, 2]
     data = batch()
     for i, sample in enumerate(data["data_samples"]):
         sample.gt_sem_seg.data[0, 0, : classes[i]] = torch.arange(classes[i])
-    model.decode_head.begin_step(data["data_samples"], 1, 0, 0)
+    model.decode_head.begin_step(data["data_samples"], 1, 3, 0)
     with gpu:
         model = moved(model)
         model.decode_head._step_totals = torch.empty(3, dtype=torch.long, device=CUDA)
         loss, _ = losses_of(model, data)
     assert loss.dtype == torch.float32
     assert loss.device == CUDA
-    assert asked == [[(10, 100, 3), (10, 100, 2)]]
+    assert asked == [[(predictions, 100, 3), (predictions, 100, 2)]]
 
 
 def test_the_pretence_notices_who_waits_and_who_mixes(gpu):

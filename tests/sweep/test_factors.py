@@ -189,6 +189,10 @@ class TestConfigs:
             "model.decode_head.type": "SingleScaleMask2FormerHead",
             "model.test_cfg.window_batch": 4,
         }
+        assert changed(decoder="eomt") == {
+            "model.decode_head.type": "EoMTHead",
+            "model.test_cfg.window_batch": 4,
+        }
         timm = of(model=Model("vit_base_patch16_dinov3.lvd1689m", "b"))[0]
         assert timm.model.backbone == dict(
             type="TimmViT", model_name="vit_base_patch16_dinov3.lvd1689m", pretrained=True,
