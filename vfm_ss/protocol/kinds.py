@@ -3,13 +3,15 @@
 Each dataclass of them says the kinds of its fields, see `records.Record`; `check` holds them.
 """
 
-import math
 import re
 import reprlib
+import sys
 from collections.abc import Callable
 from dataclasses import field, fields
+from functools import lru_cache
 from typing import NamedTuple
 
+_MOST = sys.float_info.max
 _SHORT = reprlib.Repr()
 _SHORT.maxlevel, _SHORT.maxstring, _SHORT.maxlong, _SHORT.maxother = 2, 57, 57, 57
 
@@ -31,26 +33,27 @@ def _is_int(value, low: int = 0) -> bool:
     return type(value) is int and low <= value < 2**63  # what tables and plots can hold
 
 
-def _is_number(value, low: float = 0.0, high: float = math.inf) -> bool:
-    if type(value) not in (int, float):
-        return False
-    try:
-        return math.isfinite(value) and low <= value <= high
-    except OverflowError:  # JSON's integers have no end
-        return False
+def _is_number(value, low: float = 0.0, high: float = _MOST) -> bool:
+    # NaN is in no range; integers, which have no end in JSON, are compared exactly.
+    return type(value) in (int, float) and low <= value <= high
 
 
 def _is_name(value) -> bool:
     return isinstance(value, str) and 0 < len(value) <= 200 and value.isprintable()
 
 
+_is_key = lru_cache(2**14)(_is_name)  # of an object: a string, and the same in many files
+
+
 def _is_percent(value) -> bool:
-    return _is_number(value, 0, 100)
+    return type(value) in (int, float) and 0 <= value <= 100
 
 
 def _is_ious(value) -> bool:
-    return isinstance(value, dict) and all(
-        _is_name(k) and (v is None or _is_percent(v)) for k, v in value.items()
+    return (
+        isinstance(value, dict)
+        and all(map(_is_key, value))
+        and all(v is None or _is_percent(v) for v in value.values())
     )
 
 
@@ -102,7 +105,7 @@ def _is_plain(value, depth: int = 8) -> bool:
     if isinstance(value, (list, dict)) and depth > 0:
         parts = value.values() if isinstance(value, dict) else value
         return all(_is_plain(part, depth - 1) for part in parts)
-    return value is None or isinstance(value, (str, bool)) or _is_number(value, -math.inf)
+    return value is None or isinstance(value, (str, bool)) or _is_number(value, -_MOST)
 
 
 def parts_of(**parts: Kind) -> Kind:
@@ -138,7 +141,7 @@ LINES = Kind(_is_lines, "a list of printable strings")
 SIZE = Kind(_is_size, "a list [height, width] in pixels")
 VALUES = Kind(_is_values, "an object {name: value}, nested 8 times at most")
 NUMBER = Kind(_is_number, "a number, 0 or more")
-FINITE = Kind(lambda v: _is_number(v, -math.inf), "a number")
+FINITE = Kind(lambda v: _is_number(v, -_MOST), "a number")
 TEXT = Kind(lambda v: isinstance(v, str), "a string")
 LIST = Kind(lambda v: isinstance(v, list), "a list")
 FRACTION = Kind(lambda v: _is_number(v, 0, 1) and v > 0, "a number above 0, at most 1")
@@ -172,7 +175,12 @@ def check(data) -> None:
     Raises:
         ValueError: If a value is not of its field's kind; the message names the field.
     """
-    for f in fields(data):
-        value, kind = getattr(data, f.name), f.metadata["kind"]
+    for name, kind in _kinds(type(data)):
+        value = getattr(data, name)
         if not kind.accepts(value):
-            raise ValueError(f"field {f.name!r} is {short(value)}, expected {kind.expected}")
+            raise ValueError(f"field {name!r} is {short(value)}, expected {kind.expected}")
+
+
+@lru_cache
+def _kinds(cls: type) -> list[tuple[str, Kind]]:
+    return [(f.name, f.metadata["kind"]) for f in fields(cls)]

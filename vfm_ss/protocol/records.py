@@ -7,6 +7,7 @@ Standard library only. Reading executes nothing: a record is JSON and nothing el
 import json
 from dataclasses import asdict, dataclass, fields, replace
 from fractions import Fraction
+from functools import lru_cache
 from pathlib import Path
 
 from vfm_ss.files import write_atomically
@@ -209,6 +210,11 @@ def write_record(path: str | Path, record: Record) -> None:
     write_atomically(path, text.encode())
 
 
+@lru_cache
+def _kinds() -> dict:
+    return {f.name: f.metadata for f in fields(Record)}
+
+
 def read_record(path: str | Path) -> Record:
     """Read and check a record.
 
@@ -225,7 +231,7 @@ def read_record(path: str | Path) -> Record:
     data = read_json(path)
     if not isinstance(data, dict):
         raise ValueError(f"{path}: holds {k.short(data)}, expected a JSON object")
-    schema, kinds = data.get("schema"), {f.name: f.metadata for f in fields(Record)}
+    schema, kinds = data.get("schema"), _kinds()
     if not kinds["schema"]["kind"].accepts(schema):
         raise ValueError(
             f"{path}: field 'schema' is {k.short(schema)}, expected "
