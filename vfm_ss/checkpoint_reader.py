@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file
 
 from vfm_ss.compat.safe_globals import SAFE_GLOBALS, SAFE_NAMES
@@ -61,6 +62,19 @@ def read(
         unsafe = ", ".join(sorted(_names_of_code(path)))
         text = refused(path, code.format(unsafe)) if unsafe else damaged(path, error, remedy)
         raise ValueError(text) from error
+
+
+def safetensors_facts(path: str | Path) -> dict[str, str]:
+    """Return the texts that a safetensors file has beside its tensors; none for other files.
+
+    Args:
+        path: A file that `read` has read.
+    """
+    path = Path(path).expanduser()
+    if not _is_safetensors(path):
+        return {}
+    with safe_open(path, "pt") as file:
+        return file.metadata() or {}
 
 
 def find_damage(path: str | Path) -> str | None:

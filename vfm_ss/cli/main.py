@@ -20,6 +20,7 @@ COMMANDS = {
     "rank": "rank VFMs from finished runs: tables, Kendall's tau, a page",
     "check-data": "check the data of a config before training",
     "export": "export a trained model to ONNX or torch.export, and compare the two",
+    "publish": "make a folder of a trained model that can be given away",
     "info": "show versions, devices and what is missing; facts about a VFM",
 }
 

@@ -8,6 +8,8 @@ from mmseg.registry import MODELS
 from torch import Tensor, nn
 
 from vfm_ss.engine.checkpoint_io import load_from_local
+from vfm_ss.engine.resume import check_model_weights
+from vfm_ss.models.backbones.late_weights import LATER, reading
 
 #: Options of a backbone that are of use in training alone.
 _OF_TRAINING = ("with_cp", "compile")
@@ -17,6 +19,8 @@ def load_trained(
     config: str | Path, checkpoint: str | Path, cfg_options: dict | None = None
 ) -> tuple[nn.Module, Config, dict]:
     """Build a model and fill it from a checkpoint, on the CPU, in eval mode.
+
+    Stricter than a test: a weight of the checkpoint without a place in the model is an error, too.
 
     Args:
         config: Config file that the checkpoint was trained with.
@@ -37,43 +41,26 @@ def load_trained(
         if cfg.model.get("backbone", {}).get(option):
             cfg.model.backbone[option] = False
     loaded = load_from_local(str(checkpoint))
-    model = MODELS.build(cfg.model)
-    load_all(model, loaded.get("state_dict", loaded), checkpoint, config)
+    with reading(LATER):
+        model = MODELS.build(cfg.model)
+    check_model_weights(model, loaded, str(checkpoint))
+    missing, unexpected = model.load_state_dict(weights_of(loaded), strict=False)
+    if missing or unexpected:
+        what = "lacks" if missing else "has, beyond the model's,"
+        names = missing or unexpected
+        raise ValueError(
+            f"{checkpoint} is not of the model of {config}: it {what} {len(names)} weight(s), "
+            f"such as {names[0]}; use the config that it was trained with"
+        )
     model.cfg = cfg
     meta = loaded.get("meta")
     return model.eval(), cfg, meta if isinstance(meta, dict) else {}
 
 
-def load_all(
-    model: nn.Module, state_dict: dict[str, Tensor], checkpoint: str | Path, config: str | Path
-) -> None:
-    """Load weights of the same names and shapes, all of them, into a model.
-
-    Args:
-        model: The model.
-        state_dict: Its weights, perhaps as of a model in ``DistributedDataParallel``.
-        checkpoint: Where they come from, for the message.
-        config: Where the model comes from, for the message.
-
-    Raises:
-        ValueError: If a weight is missing, of another shape or without a place.
-    """
-    state_dict = {
+def weights_of(loaded: dict) -> dict[str, Tensor]:
+    """Return the weights of a checkpoint by their names in the model."""
+    return {
         name.removeprefix("module."): value
-        for name, value in state_dict.items()
+        for name, value in loaded.get("state_dict", loaded).items()
         if isinstance(value, Tensor)
     }
-    remedy = "use the config that it was trained with"
-    try:
-        missing, unexpected = model.load_state_dict(state_dict, strict=False)
-    except RuntimeError as error:  # of another shape
-        reason = str(error).strip().splitlines()[-1].strip()
-        raise ValueError(f"{checkpoint} is not of the model of {config}: {reason} {remedy}") from (
-            error
-        )
-    for names, what in ((missing, "lacks"), (unexpected, "has, beyond the model's,")):
-        if names:
-            raise ValueError(
-                f"{checkpoint} is not of the model of {config}: it {what} {len(names)} weight(s), "
-                f"such as {names[0]}; {remedy}"
-            )

@@ -1,5 +1,6 @@
 """mmengine's checkpoints (``load_from``, ``--resume``, tools/test.py): data, and never in parts."""
 
+import json
 import re
 from pathlib import Path
 from urllib.parse import urlparse
@@ -8,9 +9,12 @@ import torch
 from mmengine.dist import barrier, get_local_rank
 from mmengine.fileio import LocalBackend, register_backend
 
-from vfm_ss.checkpoint_reader import read
+from vfm_ss.checkpoint_reader import read, safetensors_facts
 from vfm_ss.compat.checkpoint_loading import use_loaders
-from vfm_ss.files import write_atomically
+from vfm_ss.files import damaged, write_atomically
+
+#: What a published safetensors file calls the ``meta`` of its checkpoint, as JSON.
+PUBLISHED = "vfm_ss.meta"
 
 
 def load_from_local(filename: str, map_location=None) -> dict:
@@ -28,7 +32,23 @@ def load_from_local(filename: str, map_location=None) -> dict:
     if isinstance(loaded, dict) and isinstance(loaded.get("meta"), dict):
         # mmengine's `resume` parses this text as a Python config, that is, executes it.
         loaded["meta"].pop("config", None)
-    return loaded
+    facts = safetensors_facts(filename)
+    return {"meta": _meta(filename, facts), "state_dict": loaded} if PUBLISHED in facts else loaded
+
+
+def _meta(filename: str, facts: dict[str, str]) -> dict:
+    """Return the ``meta`` of a published file.
+
+    Raises:
+        ValueError: If it is none.
+    """
+    try:
+        meta = json.loads(facts[PUBLISHED])
+    except ValueError:
+        meta = None
+    if not isinstance(meta, dict) or not isinstance(meta.get("dataset_meta", {}), dict):
+        raise ValueError(damaged(filename, f"its {PUBLISHED} is damaged", "publish it again"))
+    return meta
 
 
 def load_from_http(
