@@ -1,7 +1,8 @@
 """Child registries of mmseg's, under the scope that mmengine gives to our inherited configs.
 
 ``_base_ = 'vfm_ss::...'`` makes mmengine look modules up in the scope ``vfm_ss``. These registries
-are empty: every module of this package is registered in mmseg's, where any mmseg project finds it.
+are empty but for one transform: every module of this package is registered in mmseg's, where any
+mmseg project finds it.
 
 The packages that hold registered modules import this one first, so that importing any of them
 imports mmseg and thereby registers them all.
@@ -21,3 +22,5 @@ _CHILDREN = [
     for parent in vars(mmseg.registry).values()
     if isinstance(parent, Registry)
 ]
+#: For what mmseg asks for by a name that another module has there.
+TRANSFORMS = next(child for child in _CHILDREN if child.name == mmseg.registry.TRANSFORMS.name)

@@ -29,11 +29,17 @@ def load_from_local(filename: str, map_location=None) -> dict:
         ValueError: If the file is damaged, or holds pickled objects other than weights and logs.
     """
     loaded = read(filename, map_location)
-    if isinstance(loaded, dict) and isinstance(loaded.get("meta"), dict):
-        # mmengine's `resume` parses this text as a Python config, that is, executes it.
-        loaded["meta"].pop("config", None)
     facts = safetensors_facts(filename)
-    return {"meta": _meta(filename, facts), "state_dict": loaded} if PUBLISHED in facts else loaded
+    if PUBLISHED in facts:
+        loaded = {"meta": _meta(filename, facts), "state_dict": loaded}
+    if isinstance(loaded, dict):
+        hub = loaded.get("message_hub")
+        # mmengine's `resume`, and an inferencer without a config, parse the text that is there as a
+        # Python config, that is, execute it.
+        for place in (loaded.get("meta"), hub.get("runtime_info") if _is_dict(hub) else None):
+            for name in ("config", "cfg") if _is_dict(place) else ():
+                place.pop(name, None)
+    return loaded
 
 
 def _meta(filename: str, facts: dict[str, str]) -> dict:
@@ -49,6 +55,10 @@ def _meta(filename: str, facts: dict[str, str]) -> dict:
     if not isinstance(meta, dict) or not isinstance(meta.get("dataset_meta", {}), dict):
         raise ValueError(damaged(filename, f"its {PUBLISHED} is damaged", "publish it again"))
     return meta
+
+
+def _is_dict(value: object) -> bool:
+    return isinstance(value, dict)
 
 
 def load_from_http(

@@ -189,14 +189,23 @@ def _decode_unusual(data: bytes, bit_depth: int) -> np.ndarray | None:
             "bit_depth=12, or export it again as 8-bit"
         )
     if bit_depth != 8:
-        pixels = _rescale(pixels, mode, bit_depth)
+        pixels = rescale(pixels, mode, bit_depth)
     if pixels.ndim == 2 or pixels.shape[2] == 1:
         return cv2.cvtColor(pixels, cv2.COLOR_GRAY2BGR)
     return np.ascontiguousarray(pixels)
 
 
-def _rescale(pixels: np.ndarray, mode: str, bit_depth: int) -> np.ndarray:
-    """Map 0 to 2**bit_depth - 1 to 0 to 255, rounded."""
+def rescale(pixels: np.ndarray, mode: str, bit_depth: int) -> np.ndarray:
+    """Map 0 to 2**bit_depth - 1 to 0 to 255, rounded.
+
+    Args:
+        pixels: uint16, of any shape.
+        mode: What the image is called in messages.
+        bit_depth: 9 to 16.
+
+    Raises:
+        ValueError: If it is of another type, or a value is larger.
+    """
     if pixels.dtype != np.uint16:
         raise _UnsupportedError(
             f"bit_depth={bit_depth} was stated, this image has 8-bit numbers (mode {mode}); leave "

@@ -50,6 +50,7 @@ class MaskClassificationHead(BaseDecodeHead):
     """
 
     decoder: nn.Module
+    scores = True  # of classes is what it predicts, in place of logits
 
     def __init__(
         self,

@@ -33,7 +33,6 @@ class SingleScaleMask2FormerHead(MaskClassificationHead):
     """
 
     key = "mask2former"  # in records and config names
-    scores = True  # of classes is what it predicts, in place of logits
 
     def __init__(
         self,

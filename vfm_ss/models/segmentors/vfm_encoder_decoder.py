@@ -62,6 +62,9 @@ class VFMEncoderDecoder(SlidingWindowEncoderDecoder):
             *("train_dataloader", "val_dataloader", "test_dataloader"),
         ):
             fill_image_size(cfg.get(part), model_image_size(self))
+        dataset = (cfg.get("test_dataloader") or {}).get("dataset") or {}
+        for pipeline in (cfg.get("test_pipeline"), dataset.get("pipeline")):
+            _take_arrays(pipeline, dataset.get("bit_depth", 8))
         self._cfg = cfg
 
     def build_decode_head(self, decode_head: dict) -> None:
@@ -125,3 +128,9 @@ def _takes_open_blocks(decode_head: dict) -> tuple[bool, str]:
 def _is_plain_vit(backbone: dict) -> bool:
     kind = _class_of(backbone)
     return isinstance(kind, type) and issubclass(kind, PlainViT)
+
+
+def _take_arrays(pipeline: list | None, bit_depth: int) -> None:
+    """Let a test pipeline load what mmseg's inference passes to it, under the name it looks for."""
+    if pipeline and pipeline[0].get("type") == "LoadImage":
+        pipeline[0].update(type="LoadImageFromFile", _scope_="vfm_ss", bit_depth=bit_depth)
