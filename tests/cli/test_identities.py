@@ -119,7 +119,8 @@ def test_only_the_same_configuration_has_finished_before(finished, capsys):
             "or delete its folder\n"
         )
     fraction = ("--cfg-options", "train_dataloader.dataset.fraction=0.25")
-    assert "dataset.fraction was 1.0, is 0.25" in run(capsys, "run", *args, *fraction, status=2).err
+    told = r"dataset\.fraction was [^;]+, is [^;]+; .*\(2 more folders do\)"
+    assert re.search(told, run(capsys, "run", *args, *fraction, status=2).err)
     again = run(capsys, "run", *args, *option, "--work-dir", "w2", "--dry-run", status=0)
     assert len(again.out.splitlines()) == 3, "another folder: another run"
 
@@ -162,6 +163,45 @@ def test_other_weights_are_another_run(source, pretrained, told, finished, capsy
     assert (told or "finished before: a seed 0\n") in done.out + done.err
 
 
+def test_a_finished_run_is_not_done_without_the_further_data_sets_asked_for(
+    finished, make_record, capsys
+):
+    cfg = Config.fromfile("a.py")
+    cfg.val_dataloader = dict(dataset=dict(type="Y", pipeline=[dict(type="Load")]))
+    Path("a.py").write_text(cfg.pretty_text)
+    Path("night.py").write_text('val_dataloader = dict(dataset=dict(type="Z", split="night"))')
+    args = ("--configs", "a.py", "--seeds", "0", "--cfg-options", "eval_data=night.py")
+    (asked,) = ask([["a.py", *args[-2:]]])
+    assert asked.evaluations == {
+        "night.py": {
+            "val_dataloader.dataset.pipeline.0.type": "Load",
+            "val_dataloader.dataset.split": "night",
+            "val_dataloader.dataset.test_mode": True,
+            "val_dataloader.dataset.type": "Z",
+        }
+    }
+    assert asked.config == identity(cfg), "it changes nothing of the training"
+    folder = finished(cfg=cfg).absolute()
+    done = run(capsys, "run", *args, "--dry-run", status=0)
+    assert len(done.out.splitlines()) == 1, "to be evaluated"
+    out = run(capsys, "status", "work_dirs", *args, status=3).out
+    assert "a seed 0: trained; still to be evaluated on night.py" in out
+    worker = Worker(PlannedRun("a", 0, folder, ("true",), (), asked=asked), Rules(), "id", ".")
+    assert worker() == "failed"
+    error = json.loads((folder / "sweep.json").read_text())["error"]
+    assert error == "ended without a score on night.py"
+    assert "1 run: 1 failed" in run(capsys, "status", "work_dirs", *args, status=1).out
+    path = folder / "record.json"
+    record = json.loads(path.read_text())
+    score = {"miou": 1.0, "iou": None, "history": [[record["step"], 1.0]]}
+    record["evaluations"] = {"night": {**score, "config": asked.evaluations["night.py"]}}
+    path.write_text(json.dumps(record))
+    assert "finished before: a seed 0\n" in run(capsys, "run", *args, status=0).out
+    # Another set of that name is another set.
+    Path("night.py").write_text('val_dataloader = dict(dataset=dict(type="Z", split="fog"))')
+    assert run(capsys, "run", *args, "--dry-run", status=0).out.count("\n") == 1
+
+
 def test_a_record_of_schema_1_is_compared_in_what_it_says(finished, capsys):
     finished(config=None, config_hash=None)
     args = ("run", "--configs", "a.py", "--seeds", "0")
@@ -176,7 +216,7 @@ def test_another_run_that_ends_in_the_folder_meanwhile_is_not_taken_for_ours(fin
     folder = finished().absolute()
     asked = Asked({**identity(Config.fromfile("a.py")), "train_cfg.max_iters": 11})
     never = ("touch", str(folder / "trained"))
-    worker = Worker(PlannedRun("a", 0, folder, never, (), asked), Rules(), "id", os.getcwd())
+    worker = Worker(PlannedRun("a", 0, folder, never, (), asked=asked), Rules(), "id", os.getcwd())
     assert worker() == "failed"
     assert not (folder / "trained").exists()
     journal = json.loads((folder / "sweep.json").read_text())

@@ -1,7 +1,8 @@
 """What ``vfm-ss train`` would train, asked of mmengine's configs without training.
 
 A sweep asks for all of its runs in one process of its own, and stays without mmengine itself: that
-process takes a second to start and some hundredths for each config, without torch.
+process takes a second to start and some hundredths for each config, without torch (but for --amp
+and further data sets to evaluate on).
 """
 
 import json
@@ -111,7 +112,15 @@ def _of(file: str, options: dict, amp: bool) -> dict:
             from vfm_ss.engine.launch import force_mixed_precision
 
             force_mixed_precision(cfg)
-        return {"config": identity(cfg), "weights": _weights(cfg)}
+        found = {"config": identity(cfg), "weights": _weights(cfg)}
+        if cfg.get("eval_data"):
+            from vfm_ss.datasets.eval_data import eval_items, eval_loader
+            from vfm_ss.engine.evaluations import loader_identity
+
+            found["evaluations"] = {
+                item: loader_identity(cfg, eval_loader(cfg, item)) for item in eval_items(cfg)
+            }
+        return found
     except Exception as error:  # a config is code
         reason = foreseen(error) or f"{type(error).__name__}: {error}"
         raise UsageError(f"config {file} cannot be read: {' '.join(reason.split())}") from error

@@ -26,11 +26,14 @@ class Asked:
         config: Its identity, see `protocol.identity.identity`.
         weights: What training begins from: a path, True for published weights, False for random
             ones; None where the config does not say it in our terms.
+        evaluations: What identifies each further data set to evaluate on, by its name in
+            ``eval_data``.
         hash: Checksum of ``config``.
     """
 
     config: Mapping[str, object]
     weights: str | bool | None = None
+    evaluations: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
     hash: str = field(init=False)
 
     def __post_init__(self):
@@ -60,6 +63,12 @@ def difference(record: Record, asked: Asked) -> str | None:
     if keys:
         return describe(keys, texts(was), texts(now))
     return _other_weights(record.weights, asked.weights)
+
+
+def lacking(record: Record, asked: Asked) -> list[str]:
+    """Return the further data sets of ``asked`` that a finished run has not been evaluated on."""
+    done = [found.get("config") for found in (record.evaluations or {}).values()]
+    return [name for name, config in asked.evaluations.items() if dict(config) not in done]
 
 
 def is_compared(record: Record) -> bool:

@@ -13,7 +13,7 @@ from tabulate import tabulate
 from vfm_ss.found_files import folders
 from vfm_ss.protocol.records import RECORD_NAME, Record, read_record
 from vfm_ss.run_lock import RUN_LOCK, run_holder
-from vfm_ss.sweep.identity import HOLDS_OTHER, Asked, difference, is_compared
+from vfm_ss.sweep.identity import HOLDS_OTHER, Asked, difference, is_compared, lacking
 from vfm_ss.sweep.journal import JOURNAL_NAME, Journal, read_journal
 from vfm_ss.sweep.logs import newest_log, progress
 from vfm_ss.sweep.plan import PlannedRun
@@ -69,10 +69,14 @@ def look(
     journal = _or_note(read_journal, folder, notes)
     log = newest_log(folder)
     logged = progress(log) if log else None
-    state = _state(folder, record, journal, log)
-    other = _other(record, journal, asked) if state == "done" else None
+    done = record is not None and record.status == "finished"
+    other = _other(record, journal, asked) if done else None
+    missing = lacking(record, asked) if done and asked is not None and not other else []
+    state = "done" if done and not missing else _state(folder, record, journal, log)
     if other:
         state = "other"
+    elif missing:
+        notes.append(f"trained; still to be evaluated on {', '.join(missing)}")
     elif state == "done" and asked is not None and not is_compared(record):
         notes.append("its record does not say its configuration, which was not compared")
     if state == "missing" and journal and journal.job:
@@ -204,8 +208,7 @@ def duration(seconds: float) -> str:
 
 
 def _state(folder: Path, record: Record | None, journal: Journal | None, log: Path | None) -> str:
-    if record is not None and record.status == "finished":
-        return "done"
+    """Return the state of a run that is not done."""
     if run_holder(folder) is not None:
         return "running"
     if journal is not None and journal.error is not None:

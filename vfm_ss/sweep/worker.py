@@ -12,7 +12,7 @@ from pathlib import Path
 
 from vfm_ss.protocol.records import RECORD_NAME
 from vfm_ss.run_lock import RUN_LOCK, SWEEP_LOCK, RunLock, RunLockedError, holder
-from vfm_ss.sweep.identity import HOLDS_OTHER, difference
+from vfm_ss.sweep.identity import HOLDS_OTHER, difference, lacking
 from vfm_ss.sweep.journal import JOURNAL_NAME, Attempt, Journal, open_journal
 from vfm_ss.sweep.logs import LOG_NAME, last_error
 from vfm_ss.sweep.plan import PlannedRun
@@ -196,6 +196,8 @@ class Worker:
     def _describe(self, log: Path, start: int) -> str:
         status = self._process.returncode
         if status == 0:
+            if self._lacking():
+                return f"ended without a score on {', '.join(self._lacking())}"
             return self._other_run() or (
                 f"ended without a finished {RECORD_NAME}: does the config have RecordHook and a "
                 "validation at its last step?"
@@ -207,7 +209,13 @@ class Worker:
         return f"killed by {signal.Signals(-status).name if known else f'signal {-status}'}{hint}"
 
     def _finished(self) -> bool:
-        return finished_record(self.folder) is not None and self._other_run() is None
+        record = finished_record(self.folder)
+        return record is not None and self._other_run() is None and not self._lacking()
+
+    def _lacking(self) -> list[str]:
+        """Return what a finished run of ours has still to be evaluated on."""
+        record, asked = finished_record(self.folder), self.run.asked
+        return [] if record is None or asked is None else lacking(record, asked)
 
     def _other_run(self) -> str | None:
         """Say how a finished run in the folder differs from ours, where it does."""
