@@ -7,6 +7,7 @@ import cv2
 import numpy as np
 import pytest
 from mmengine.config import Config
+from mmengine.registry import init_default_scope
 from mmseg.registry import DATASETS, MODELS
 
 PROJECT = Path(__file__).parents[2] / "projects" / "camvid"
@@ -45,3 +46,18 @@ def test_its_configs_build(name, root, monkeypatch):
     sample = DATASETS.build(cfg.train_dataloader.dataset)[0]
     assert sample["inputs"].shape == (3, *crop)
     assert set(np.unique(sample["data_samples"].gt_sem_seg.data)) <= {*range(11), 255}
+
+
+def test_its_data_file_reads_the_same_labels(root, monkeypatch):
+    """The data file of sweeps against the class of the project."""
+    monkeypatch.syspath_prepend(str(PROJECT))
+    init_default_scope("mmseg")
+    own = Config.fromfile(PROJECT / "configs" / "dinov2_b16_linear_camvid.py").val_dataloader
+    file = Config.fromfile(PROJECT / "data.py").val_dataloader
+    samples = []
+    for cfg in (own.dataset, file.dataset):
+        cfg.update(data_root=str(root), pipeline=[dict(type="LoadImage"), dict(type="LoadLabel")])
+        dataset = DATASETS.build(cfg)
+        samples.append((dataset.metainfo["classes"], dataset[0]["gt_seg_map"]))
+    assert samples[0][0] == samples[1][0]
+    assert np.array_equal(samples[0][1], samples[1][1])
