@@ -113,13 +113,6 @@ class TestImpossible:
         with pytest.raises(ValueError, match="the crop 518x518"):
             of_factors(["dinov2"], dict(patches=["16"]), img_size=(518, 518))
 
-    def test_a_decoder_that_a_vfm_cannot_have(self):
-        with pytest.raises(ValueError, match="sam cannot be trained with eomt: its blocks take"):
-            of_factors(["mae", "sam"], dict(decoders=["linear", "eomt-probe"]))
-        product = of_factors(["paper"], dict(decoders=["linear", "eomt"]))
-        assert len(product.cells) == 10 + 9
-        assert product.left_out == ("sam cannot be trained with eomt: its blocks take no mask",)
-
     @pytest.mark.parametrize("patch", [8, 16, 32])
     @pytest.mark.parametrize("side", [256, 384, 512, 1024])
     def test_sam_s_windows_as_the_backbone_refuses_them(self, patch, side):

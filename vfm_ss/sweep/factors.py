@@ -8,7 +8,7 @@ from fractions import Fraction
 
 from vfm_ss.image_size import nearest_multiples
 from vfm_ss.protocol.fractions import parse_fraction
-from vfm_ss.protocol.settings import DATA, DECODERS, SETTINGS, Data, split_decoder
+from vfm_ss.protocol.settings import DATA, DECODERS, SETTINGS, Data
 from vfm_ss.protocol.vfms import FAMILIES, SIZES, VFMS
 from vfm_ss.sweep.cells import Cell, DataFile, Model, builtin, timm_model
 
@@ -30,8 +30,6 @@ _KNOWN: dict[str, Sequence[str]] = {
 }
 #: Tokens by which an image's sides have to be divisible, beside its patches: SAM's windows.
 TOKENS = {"sam": 32}
-#: Decoders that a VFM cannot have, with the reason.
-CANNOT = {("sam", "eomt"): "its blocks take no mask"}
 _TIMM = "timm:"
 
 
@@ -146,24 +144,14 @@ def _product(
     """
     models = [_model(name) for name in _expanded(vfms, {**FAMILIES, "all": VFMS})]
     own = {model: _sizes(model, sizes, model.key in vfms) for model in models}
-    found, cannot = {}, {}
-    for point, model in itertools.product(points, models):
-        cell = Cell(model, *point) if point[0] in own[model] else None
-        decoder = cell and split_decoder(cell.decoder)[0]
-        reason = CANNOT.get((model.key, decoder))
-        if reason:
-            cannot[f"{model.key} cannot be trained with {decoder}: {reason}"] = model
-        elif cell is not None:
-            found[cell] = None
-    for line, model in cannot.items():
-        if model.key in vfms:
-            raise ValueError(line)
+    found = dict.fromkeys(
+        Cell(model, *point) for point in points for model in models if point[0] in own[model]
+    )
     left_out = [
         f"{model.key} is not of size {', '.join(missing)}"
         for model in models
         if (missing := [size for size in sizes or () if size not in own[model]])
     ]
-    left_out += cannot
     if not found:
         raise ValueError(f"nothing to train: {'; '.join(left_out) or 'no VFM under a setting'}")
     count = f"{len(models)} {'VFM' if len(models) == 1 else 'VFMs'}"

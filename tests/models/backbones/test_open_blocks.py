@@ -3,6 +3,7 @@
 import pytest
 import torch
 from mmseg.registry import MODELS
+from timm.models.vision_transformer_sam import get_decomposed_rel_pos_bias
 
 from vfm_ss.models.backbones import open_blocks, timm_open_blocks
 
@@ -25,13 +26,17 @@ FAMILIES = {
     "vit_small_patch16_dinov3": {},
     "vit_base_patch16_sapiens2": {"num_kv_heads": 3},
     "vit_small_patch16_rope_mixed_ape_224": {},
+    # A window, padded on both sides of a grid of 4x2, then global attention.
+    "sam": {"type": "SAM", "global_attn_indexes": [1, 3], "window_size": 3},
 }
 each_family = pytest.mark.parametrize("name", FAMILIES)
 
 
 def build(name, open_blocks=2, **kwargs):
     torch.manual_seed(0)
-    cfg = dict(type="TimmViT", model_name=name, pretrained=False, open_blocks=open_blocks)
+    cfg = dict(type="TimmViT", pretrained=False, open_blocks=open_blocks)
+    if name != "sam":
+        cfg["model_name"] = name
     backbone = MODELS.build({**cfg, **SMALL, **FAMILIES.get(name, {}), **kwargs})
     with torch.no_grad():  # relative positions and others start at 0
         for parameter in backbone.parameters():
@@ -66,7 +71,7 @@ def test_without_queries_the_features_are_the_plain_backbones(name):
     torch.testing.assert_close(actual, expected, rtol=1e-12, atol=1e-12)
 
 
-@each_family
+@pytest.mark.parametrize("name", [name for name in FAMILIES if name != "sam"])
 @torch.no_grad()
 def test_queries_that_no_one_sees_change_nothing(name, monkeypatch):
     """So every token keeps its position behind the queries."""
@@ -84,6 +89,51 @@ def test_queries_that_no_one_sees_change_nothing(name, monkeypatch):
     unseen, expected = run(blocks, queries, visible)[:, 3:], run(blocks)
     torch.testing.assert_close(unseen, expected, rtol=1e-12, atol=1e-12)
     assert (seen[:, 3:] - expected).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("index", [0, 1])
+@torch.no_grad()
+def test_sams_windows_see_the_queries_and_queries_whole_images(index):
+    """Against attention a window at a time, with timm's bias of every pair."""
+    backbone = build("sam")
+    (blocks,) = backbone(image())
+    tokens = torch.cat([some_queries(blocks), blocks.tokens], 1)
+    visible = torch.rand(2, 3, 8, generator=torch.Generator().manual_seed(4)) < 0.5
+    block = backbone.blocks[2 + index]
+    attn, heads, side = block.attn, 3, (block.window_size, (4, 2))[index]
+    height, width = (side, side) if index == 0 else side
+
+    def split(x):
+        qkv = (x @ attn.qkv.weight.T + attn.qkv.bias).view(-1, 3, heads, 32)
+        return qkv.permute(1, 2, 0, 3)
+
+    expected = []
+    for image_tokens, may_see in zip(tokens, visible, strict=True):
+        x = block.norm1(image_tokens)
+        queries, patches = x[:3], x[3:].view(4, 2, 96)
+        padded = torch.zeros(-(-4 // height) * height, -(-2 // width) * width, 96).double()
+        padded[:4, :2] = patches
+        out = torch.zeros_like(padded)
+        for y in range(0, len(padded), height):
+            for z in range(0, padded.shape[1], width):
+                window = padded[y : y + height, z : z + width].reshape(-1, 96)
+                q, k, v = split(torch.cat([queries, window]))
+                bias = get_decomposed_rel_pos_bias(
+                    q[:, 3:], attn.rel_pos_h, attn.rel_pos_w, (height, width), (height, width)
+                )
+                scores = q[:, 3:] @ k.transpose(1, 2) / 32**0.5
+                scores[..., 3:] += bias
+                attended = (scores.softmax(-1) @ v).transpose(0, 1).reshape(height, width, 96)
+                out[y : y + height, z : z + width] = attended
+        q, k, v = split(torch.cat([queries, patches.view(-1, 96)]))
+        scores = q[:, :3] @ k.transpose(1, 2) / 32**0.5
+        scores[:, :, 3:].masked_fill_(~may_see, float("-inf"))
+        of_queries = (scores.softmax(-1) @ v).transpose(0, 1).reshape(3, 96)
+        attended = torch.cat([of_queries, out[:4, :2].reshape(-1, 96)])
+        x = image_tokens + attended @ attn.proj.weight.T + attn.proj.bias
+        expected.append(x + block.mlp(block.norm2(x)))
+    actual = blocks.run(index, tokens, visible)
+    torch.testing.assert_close(actual, torch.stack(expected), rtol=1e-12, atol=1e-12)
 
 
 @each_family
@@ -128,7 +178,7 @@ def test_every_parameter_has_a_gradient_also_with_checkpointing(name):
         torch.testing.assert_close(first, second, rtol=1e-10, atol=1e-10)
 
 
-@pytest.mark.parametrize("name", ["vit_base_patch14_dinov2", "eva02_tiny_patch14_224"])
+@pytest.mark.parametrize("name", ["vit_base_patch14_dinov2", "eva02_tiny_patch14_224", "sam"])
 def test_checkpointing_keeps_less(name):
     kept = []
     for with_cp in (False, True):
@@ -142,7 +192,7 @@ def test_checkpointing_keeps_less(name):
     assert kept[1] < kept[0] / 2
 
 
-@pytest.mark.parametrize("name", ["vit_base_patch14_dinov2", "vit_small_patch16_dinov3"])
+@pytest.mark.parametrize("name", ["vit_base_patch14_dinov2", "vit_small_patch16_dinov3", "sam"])
 @torch.no_grad()
 def test_compiled_blocks_compute_the_same(name):
     plain, compiled = build(name), build(name, compile=dict(backend="eager", fullgraph=True))
@@ -185,6 +235,7 @@ def test_layers_and_names_are_those_of_the_plain_backbone():
         (dict(open_blocks=-1), "must be 'auto', or a number above 0"),
         (dict(open_blocks="3"), "must be 'auto', or a number above 0"),
         (dict(open_blocks=2, out_indices=(1, 3)), "leave out out_indices"),
+        (dict(name="sam", use_rel_pos=False), "needs SAM's relative positions"),
         (dict(name="samvit_base_patch16", global_attn_indexes=[3]), "takes no attention mask"),
         (
             dict(name="vit_small_patch16_dinov3", rope_rescale_coords=2.0),

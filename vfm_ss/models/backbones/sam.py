@@ -1,11 +1,13 @@
 import math
 
+import torch
 import torch.nn.functional as F
 from mmseg.registry import MODELS
 from timm.layers import resample_abs_pos_embed_nhwc, resample_patch_embed
+from timm.models.vision_transformer_sam import window_partition, window_unpartition
 from torch import Tensor, nn
 
-from .rel_pos_attention import use_fused_rel_pos
+from .rel_pos_attention import FusedRelPosAttention, use_fused_rel_pos
 from .vfm import VFMBackbone
 
 #: Side of SAM's pretraining grid (1024 pixels / 16) and of its attention windows, in tokens.
@@ -68,6 +70,44 @@ class SAM(VFMBackbone):
         vit = super()._build(model_name, window_size=window_size, **timm_kwargs)
         use_fused_rel_pos(vit)
         return vit
+
+    def _check_open_blocks(self) -> None:
+        if not all(isinstance(block.attn, FusedRelPosAttention) for block in self._last_blocks()):
+            raise ValueError("open_blocks (for EoMT) needs SAM's relative positions: use_rel_pos")
+
+    def _last_blocks(self) -> nn.Module:
+        return self.blocks[-self.open_blocks :]
+
+    def _open(self, x: Tensor) -> tuple[Tensor, None]:
+        first = len(self.blocks) - self.open_blocks
+        (found,) = self.vit.forward_intermediates(
+            x, indices=[first - 1], stop_early=True, intermediates_only=True
+        )
+        return found.flatten(2).transpose(1, 2), None
+
+    def run_open_block(
+        self, index: int, tokens: Tensor, num_queries: int, visible: Tensor | None, positions: None
+    ) -> Tensor:
+        """Run block ``index`` with queries before its tokens; see ``OpenBlocks.run``.
+
+        Patches attend within their window, as ever, and to all queries; queries attend to each
+        other and to all patches, also in blocks with windows.
+        """
+        block, grid, side = self.blocks[index], self.grid_size, self.blocks[index].window_size
+        x = block.norm1(tokens)
+        queries, patches = x[:, :num_queries], x[:, num_queries:].unflatten(1, grid)
+        if side > 0:
+            patches, padded = window_partition(patches, side)
+
+        def merge(windows: Tensor) -> Tensor:
+            if side > 0:
+                windows = window_unpartition(windows, side, grid, padded)
+            return windows.flatten(1, 2)
+
+        patches, queries = block.attn.among_queries(patches, queries, visible, merge)
+        attended = torch.cat([queries, merge(patches)], 1)
+        tokens = tokens + block.drop_path1(block.ls1(attended))
+        return tokens + block.drop_path2(block.ls2(block.mlp(block.norm2(tokens))))
 
     def _convert(self, state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
         target = {name: value.shape for name, value in self.vit.state_dict().items()}
