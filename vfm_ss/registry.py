@@ -22,5 +22,3 @@ _CHILDREN = [
     for parent in vars(mmseg.registry).values()
     if isinstance(parent, Registry)
 ]
-#: For what mmseg asks for by a name that another module has there.
-TRANSFORMS = next(child for child in _CHILDREN if child.name == mmseg.registry.TRANSFORMS.name)

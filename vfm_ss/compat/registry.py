@@ -7,7 +7,7 @@ from mmengine.registry import Registry
 
 
 def child_of(parent: Registry, scope: str, location: str) -> Registry:
-    """Make an empty registry that finds what its parent holds.
+    """Return the child of a registry in a scope; make one that finds what its parent holds.
 
     A look-up goes on to the parent, but does not make it import what it holds, so the child imports
     the parent's modules itself.
@@ -17,5 +17,7 @@ def child_of(parent: Registry, scope: str, location: str) -> Registry:
         scope: Scope of the new one.
         location: Module to import beside the parent's.
     """
+    if scope in parent.children:
+        return parent.children[scope]
     locations = [*parent._locations, location]
     return Registry(parent.name, parent=parent, scope=scope, locations=locations)

@@ -6,7 +6,7 @@ import numpy as np
 from mmcv.transforms.base import BaseTransform
 from mmseg.registry import TRANSFORMS
 
-from vfm_ss.registry import TRANSFORMS as OWN_TRANSFORMS
+from vfm_ss.compat.registry import child_of
 
 from .decode import decode_image, decode_label, rescale
 from .labels import check_pair, label_table, map_label
@@ -35,7 +35,7 @@ class LoadImage(BaseTransform):
         return results
 
 
-@OWN_TRANSFORMS.register_module(
+@child_of(TRANSFORMS, "vfm_ss", "vfm_ss").register_module(
     name=["LoadImageFromFile", "LoadImageFromNDArray", "InferencerLoader"]
 )
 class LoadAnyImage(LoadImage):
