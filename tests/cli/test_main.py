@@ -109,6 +109,84 @@ def test_an_error_that_nobody_foresaw_keeps_its_traceback(fault, kind, capsys):
     assert capsys.readouterr().err == ""
 
 
+def config_of(text):
+    def load(path):
+        from vfm_ss.engine.launch import load_config
+
+        path.write_text(text)
+        load_config(str(path))
+
+    return load
+
+
+def build(registry, **what):
+    def made(path):
+        from mmseg import registry as registries
+
+        getattr(registries, registry).build(what)
+
+    return made
+
+
+ONE_LINE = {
+    "custom_imports=dict(imports=['nowhere.such'])": (
+        2,
+        "No module named 'nowhere'; install it, or add the folder that holds it to PYTHONPATH",
+        config_of("custom_imports=dict(imports=['nowhere.such'])"),
+    ),
+    "import nowhere": (
+        2,
+        "No module named 'nowhere'; install it, or add the folder that holds it to PYTHONPATH",
+        config_of("_base_ = []\nimport nowhere"),
+    ),
+    "a config that is no Python": (
+        1,
+        "{}, or a config that it inherits, line 2: '(' was never closed: y = (",
+        config_of("x = 1\ny = ("),
+    ),
+    "a base that is gone": (1, "{.parent}/gone.py: No such file or directory",
+                            config_of("_base_ = 'gone.py'")),
+    "a folder in the place of a file": (1, "{.parent}: Is a directory",
+                                        lambda path: path.parent.read_bytes()),
+    "an unknown type": (
+        1,
+        "Nope is not in the mmseg::model registry; correct the config, or name the module that has "
+        "it in custom_imports",
+        build("MODELS", type="Nope"),
+    ),
+    "an unknown argument": (
+        1,
+        "IterTimerHook.__init__() got an unexpected keyword argument 'nope'; correct the "
+        "config, or name the module that has it in custom_imports",
+        build("HOOKS", type="IterTimerHook", nope=1),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ONE_LINE)
+def test_bad_input_that_a_library_finds_is_one_line(kind, tmp_path, capsys):
+    status, line, load = ONE_LINE[kind]
+    path = tmp_path / "x.py"
+    expected = (status, f"vfm-ss x: error: {line.format(path)}\n")
+    assert outcome(lambda: load(path), capsys) == expected
+    assert "Traceback" in outcome(lambda: load(path), capsys, "--verbose")[1]
+
+
+def test_a_module_of_ours_that_is_missing_is_a_bug(capsys):
+    def bug():
+        import vfm_ss.nowhere  # noqa: F401
+
+    with pytest.raises(ModuleNotFoundError):
+        outcome(bug, capsys)
+
+
+def test_who_reads_the_output_may_stop(tmp_path, write_grid):
+    write_grid(tmp_path, ("mae", "sam"), ("default",), seeds=1)
+    command = f"{sys.executable} -m vfm_ss.cli.main rank {tmp_path} --format json | head -c 1"
+    done = subprocess.run(["bash", "-c", command], cwd=ROOT, capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("{", "")
+
+
 class Files(torch.utils.data.Dataset):
     """Two files that cannot be read: one as our reader says, one for a bug."""
 

@@ -1,11 +1,17 @@
 """How every command runs: its exit status, and one line for an error that we foresaw.
 
-A foreseen error is one that a ``raise`` statement of this package raised, as CONTRIBUTING.md asks
-for a wrong input: its line says all, so the traceback is left to ``--verbose``. Everything else is
-a fault of ours or of a library, and its traceback is shown.
+A foreseen error is one whose line says all, so the traceback is left to ``--verbose``:
+
+- what a ``raise`` statement of this package raises, as CONTRIBUTING.md asks for a wrong input;
+- what the system says of a file;
+- a module that is missing;
+- a type or an argument in a config that mmengine's registry does not know.
+
+Everything else is a fault of ours or of a library, and its traceback is shown.
 """
 
 import argparse
+import os
 import re
 import sys
 import traceback
@@ -58,20 +64,22 @@ def call(
     Returns:
         Exit status, see ``EXIT_STATUSES``.
     """
-    parser.add_argument(
-        "--verbose", action="store_true", help="at an error, print the traceback, too"
-    )
+    add_verbose(parser)
     for stream in (sys.stdout, sys.stderr):  # a terminal may lack a letter
         stream.reconfigure(errors="replace")
     verbose = False
     try:
         args = parser.parse_args(argv)
-        verbose = vars(args).pop("verbose")
-        return run(args) or 0
+        verbose = vars(args).pop("verbose", False)
+        status = run(args) or 0
+        sys.stdout.flush()
+        return status
     except KeyboardInterrupt:
         print(f"{parser.prog}: interrupted", file=sys.stderr)
         return 130
-    except _KINDS as error:
+    except Exception as error:
+        if isinstance(error, BrokenPipeError) and _nobody_reads():
+            return 1
         line = foreseen(error)
         if line is None:
             raise
@@ -81,8 +89,28 @@ def call(
         return 2 if isinstance(error, (UsageError, ImportError)) else 1
 
 
+def _nobody_reads() -> bool:
+    """Tell whether who reads the output has had enough of it, as in ``rank | head``."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return True
+    return False
+
+
+def add_verbose(parser: argparse.ArgumentParser) -> None:
+    """Add ``--verbose``; `call` does for a command, which does for its own commands."""
+    parser.add_argument(
+        "--verbose",
+        action="store_true",
+        default=argparse.SUPPRESS,
+        help="at an error, print the traceback, too",
+    )
+
+
 def foreseen(error: Exception) -> str | None:
-    """Return what an error says if this package raised it on purpose, else None.
+    """Return what an error says in one line if that says all, else None.
 
     Args:
         error: An exception with its traceback.
@@ -96,6 +124,19 @@ def foreseen(error: Exception) -> str | None:
         frames = [(f.filename, f.line) for f in traceback.extract_tb(error.__traceback__)]
     if not frames:
         return None
-    file, code = frames[-1]
-    ours = Path(file).resolve().is_relative_to(_PACKAGE) and code.startswith("raise ")
-    return text if ours else None
+    file, code = Path(frames[-1][0]).resolve(), frames[-1][1]
+    if file.is_relative_to(_PACKAGE) and code.startswith("raise "):
+        return text if isinstance(error, _KINDS) else None
+    missing: BaseException | None = error
+    while isinstance(missing, ImportError) and not isinstance(missing, ModuleNotFoundError):
+        missing = missing.__cause__ or missing.__context__  # mmengine raises its own instead
+    if isinstance(missing, ModuleNotFoundError) and not (missing.name or "").startswith("vfm_ss"):
+        return f"{missing}; install it, or add the folder that holds it to PYTHONPATH"
+    if file.parts[-3:-1] == ("mmengine", "registry") and isinstance(error, (KeyError, TypeError)):
+        # KeyError quotes its text; mmengine adds where to read of registries.
+        text = str(error.args[0]).partition(". Please check")[0] if error.args else text
+        return f"{text}; correct the config, or name the module that has it in custom_imports"
+    if isinstance(error, OSError) and error.strerror:
+        where = f"{error.filename}: " if error.filename is not None else ""
+        return f"{where}{error.strerror}"
+    return None

@@ -10,7 +10,9 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from vfm_ss.cli.call import add_verbose, command, foreseen
 from vfm_ss.cli.grid import add_grid, is_named, option, product_of, split_list
+from vfm_ss.errors import UsageError
 from vfm_ss.text import printable, printable_lines
 
 EXIT_STATUSES = (
@@ -19,26 +21,15 @@ EXIT_STATUSES = (
 )
 
 
-def main(argv: Sequence[str] | None = None, prog: str = "vfm-ss sweep") -> int:
-    """Train a sweep or show its status.
-
-    Args:
-        argv: Arguments; those of the process by default.
-        prog: Name of the command in its messages.
-
-    Returns:
-        Exit status, see ``EXIT_STATUSES``.
-    """
-    args = parser(prog).parse_args(argv)
-    for stream in (sys.stdout, sys.stderr):  # a terminal may lack a letter
-        stream.reconfigure(errors="replace")
+def _call(args: argparse.Namespace) -> int:
+    """Run a command of the sweep's; 1 is the status of a failed run, so bad input is 2 here."""
     try:
         return args.command(args)
     except (OSError, ValueError) as error:
-        print(f"{prog}: error: {printable(str(error))}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        return 130
+        line = foreseen(error)
+        if line is None:
+            raise
+        raise UsageError(line) from error
 
 
 def run(args: argparse.Namespace) -> int:
@@ -245,6 +236,7 @@ def _add_run(commands) -> None:
         epilog=EXIT_STATUSES,
     )
     p.set_defaults(command=run)
+    add_verbose(p)
     add_grid(p)
     p.add_argument("--work-dir", default="work_dirs", metavar="DIR", help="default: %(default)s")
     p.add_argument("--dry-run", action="store_true", help="print the commands, one a line")
@@ -283,6 +275,7 @@ def _add_status(commands) -> None:
         epilog=EXIT_STATUSES,
     )
     p.set_defaults(command=status)
+    add_verbose(p)
     p.add_argument("work_dirs", nargs="+", metavar="WORK_DIR")
     add_grid(p)
     _add_overrides(p)
@@ -302,3 +295,6 @@ def _add_overrides(p: argparse.ArgumentParser):
     train.add_argument("--cfg-options", nargs="+", metavar="KEY=VALUE")
     train.add_argument("--amp", action="store_true")
     return train
+
+
+main = command("vfm-ss sweep", parser, _call)

@@ -139,9 +139,19 @@ def load_config(
     launcher: str = "none",
     local_rank: int = 0,
 ) -> Config:
-    """Read a config and its overrides; the arguments are those of `train`."""
+    """Read a config and its overrides; the arguments are those of `train`.
+
+    Raises:
+        ValueError: If it is no Python.
+    """
     os.environ.setdefault("LOCAL_RANK", str(local_rank))
-    cfg = Config.fromfile(config)
+    try:
+        cfg = Config.fromfile(config)
+    except SyntaxError as error:
+        raise ValueError(
+            f"{config}, or a config that it inherits, line {error.lineno}: {error.msg}: "
+            f"{(error.text or '').strip()}"
+        ) from error
     cfg.launcher = launcher
     cfg.merge_from_dict(cfg_options or {})
     if work_dir is not None:
