@@ -12,6 +12,7 @@ from vfm_ss.cli.data_files import answer, as_data, look_up
 from vfm_ss.errors import UsageError
 from vfm_ss.sweep.cells import config_text
 from vfm_ss.sweep.factors import of_factors
+from vfm_ss.sweep.plan import expand
 
 FOLDER = """
 data = dict(type="FolderDataset", images="{root}/images", labels="{root}/labels",
@@ -107,6 +108,13 @@ def test_a_base_config_of_mmseg_keeps_its_pipelines_and_score():
     assert cfg.model.backbone.img_size == (64, 96)
     # Both would be called after mmseg's base class.
     assert cfg.default_hooks.record.eval_dataset == "mine"
+
+
+def test_two_data_sets_of_one_name_are_refused(tmp_path):
+    files = {name: facts(name, FOLDER.format(root=tmp_path)) for name in ("a.py", "b.py")}
+    product = of_factors(["mae"], dict(data=list(files)), files)
+    with pytest.raises(ValueError, match=r"a\.py and b\.py would both be trained as mae_b16"):
+        expand(tmp_path, product)
 
 
 @pytest.mark.parametrize(

@@ -76,6 +76,7 @@ def expand(
             "nothing to train: give --vfms with --settings or with factors (--data, --decoders, "
             "...), or --configs"
         )
+    _refuse_same_names(cells)
     files: dict[str, Path] = {}
     known: dict[str, tuple[Cell | None, str | None]] = {}
     for cell in cells:
@@ -98,6 +99,22 @@ def expand(
         for seed in dict.fromkeys(seeds)
         for name, file in files.items()
     ]
+
+
+def _refuse_same_names(cells: Sequence[Cell]) -> None:
+    """Refuse data sets of one name, whose runs would share a folder.
+
+    Raises:
+        ValueError: If there are two.
+    """
+    names: dict[str, Cell] = {}
+    for cell in cells:
+        other = names.setdefault(cell.name, cell)
+        if other is not cell:
+            a, b = (getattr(one.data, "file", one.data.name) for one in (other, cell))
+            raise ValueError(
+                f"{a} and {b} would both be trained as {cell.name}; give one data set another name"
+            )
 
 
 def write_configs(runs: Sequence[PlannedRun], dry: bool = False) -> list[Path]:
