@@ -23,7 +23,7 @@ from vfm_ss.report.tables import all_tables, count, models_table, prediction_tab
 from vfm_ss.text import printable
 from vfm_ss.version import __version__
 
-_PACKAGES = ("numpy", "pandas", "scipy")
+_PACKAGES = ("numpy", "pandas", "scipy", "statsmodels")
 
 
 def page(a: Analysis, folder: str | Path, target: str) -> str:
