@@ -61,7 +61,7 @@ class FusedRelPosAttention(nn.Module):
         size = x.shape[1:3]
         q, k, v = self._project(x.flatten(1, 2))
         own_q, own_k, own_v = self._project(queries)
-        per_image = len(x) // len(queries)
+        per_image = x.shape[0] // queries.shape[0]
         seen = [value.repeat_interleave(per_image, 0) for value in (own_k, own_v)]
         windows = self._project_back(self._attend(q, k, v, size, seen), size)
 

@@ -70,7 +70,7 @@ class EoMTDecoder(nn.Module):
             ``(P, B, Q, U * h, U * w)``; P is 1 without ``every_block``.
         """
         queries = self.queries.weight.to(blocks.tokens.dtype)
-        x = torch.cat([queries.expand(len(blocks.tokens), -1, -1), blocks.tokens], 1)
+        x = torch.cat([queries.expand(blocks.tokens.shape[0], -1, -1), blocks.tokens], 1)
         predictions = []
         for index in range(len(blocks)):
             visible = None
