@@ -162,3 +162,29 @@ def test_every_prediction_is_theirs(model, bound, probabilities):
         assert 0.01 < inside.double().mean() < 0.99
         unmasked = head.decoder(blocks, every_block=True)
         assert (unmasked[1][-1] - actual[1][-1]).abs().max() > 1e-3 * actual[1][-1].abs().max()
+
+
+@pytest.mark.parametrize(
+    ("arch", "width", "depth", "blocks"),
+    [("small", 384, 12, 3), ("base", 768, 12, 3), ("large", 1024, 24, 4)],
+)
+def test_at_full_size_it_has_as_many_parameters(arch, width, depth, blocks):
+    config = EomtConfig(
+        hidden_size=width,
+        num_attention_heads=width // 64,
+        num_hidden_layers=depth,
+        num_blocks=blocks,
+        num_queries=100,
+        num_labels=150,
+        image_size=512,
+    )
+    cfg = dict(
+        type="VFMEncoderDecoder",
+        backbone=dict(type="DINOv2Reg", arch=arch, img_size=512, pretrained=False),
+        decode_head=dict(type="EoMTHead", num_classes=150),
+    )
+    with torch.device("meta"):
+        theirs, ours = EomtForUniversalSegmentation(config), MODELS.build(cfg)
+    assert ours.backbone.open_blocks == blocks
+    counts = [sum(p.numel() for p in model.parameters()) for model in (theirs, ours)]
+    assert counts[0] == counts[1]
