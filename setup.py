@@ -9,7 +9,7 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 ROOT = Path(__file__).parent
-EXTRAS = ("mminstall", "openmmlab", "tests", "docs", "optional", "export", "fuzz")
+EXTRAS = ("mminstall", "openmmlab", "tests", "docs", "optional", "export", "lora", "fuzz")
 
 
 def requirements(name: str) -> list[str]:
@@ -21,7 +21,7 @@ def requirements(name: str) -> list[str]:
 def extras() -> dict[str, list[str]]:
     """Return the requirements of every extra; tests need those of what they test."""
     found = {name: requirements(name) for name in EXTRAS}
-    return {**found, "tests": found["tests"] + found["export"]}
+    return {**found, "tests": found["tests"] + found["export"] + found["lora"]}
 
 
 def version() -> str:

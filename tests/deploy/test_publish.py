@@ -164,3 +164,30 @@ def test_the_licence_is_that_of_the_vfm(trained, tmp_path, capsys):
     assert main.main(list(map(str, command))) == 0
     assert "licence cc-by-nc-4.0, that of MAE's published weights" in capsys.readouterr().out
     assert ModelCard.load(tmp_path / "mae" / "README.md").data.license == "cc-by-nc-4.0"
+
+
+@pytest.mark.parametrize("merge", [False, True])
+def test_a_model_with_adapters(merge, trained, tmp_path, capsys):
+    backbone = dict(type="TimmViT", model_name="vit_tiny_patch16_224", img_size=(32, 48), depth=1)
+    config, checkpoint = trained(dict(backbone, lora=dict(r=2)))
+    command = ["publish", config, checkpoint, "--out", tmp_path / "x", *["--merge-lora"] * merge]
+    assert main.main(list(map(str, command))) == 0
+    names = load_file(tmp_path / "x" / "model.safetensors").keys()
+    assert any("lora_" in name for name in names) is not merge
+    outputs = []
+    for files in (
+        (config, checkpoint),
+        (tmp_path / "x/config.py", tmp_path / "x/model.safetensors"),
+    ):
+        model = init_model(*map(str, files), device="cpu")
+        with torch.no_grad():
+            outputs.append(
+                model.encode_decode(torch.ones(1, 3, 32, 48), [dict(img_shape=(32, 48))])
+            )
+    torch.testing.assert_close(*outputs, rtol=0, atol=1e-5 if merge else 0)
+    if merge:
+        assert "lora" not in Config.fromfile(tmp_path / "x" / "config.py").model.backbone
+        command = ["publish", tmp_path / "x/config.py", tmp_path / "x/model.safetensors"]
+        command += ["--out", tmp_path / "y", "--merge-lora"]
+        assert main.main(list(map(str, command))) == 2
+        assert "has no model.backbone.lora to merge" in capsys.readouterr().err

@@ -80,6 +80,8 @@ def test_one_configuration_stays_as_it_is(run):
         ({"optim_wrapper__paramwise_cfg__layer_decay": 0.65}, "layer_decay=0.65", "layer_decay"),
         ({"train_dataloader__dataset__pipeline__1__prob": 0.0}, "prob=0.0", "prob was 0.5, is 0.0"),
         ({"model__backbone__drop_path_rate": 0.1}, "drop_path_rate=0.1", "drop_path_rate was not"),
+        ({"model__backbone__frozen_stages": 6}, "frozen_stages=6", "frozen_stages was not set"),
+        ({"model__backbone__lora__r": 8}, "lora_r=8", "backbone.lora.r was not set, is 8"),
         ({"model__backbone__frozen": True}, "frozen=True", "backbone.frozen was not set, is true"),
     ],
 )  # fmt: skip

@@ -28,6 +28,11 @@ def parser(prog: str) -> argparse.ArgumentParser:
     p.add_argument(
         "--licence", metavar="NAME", help="licence of the model, where that of the VFM is not known"
     )
+    p.add_argument(
+        "--merge-lora",
+        action="store_true",
+        help="add the adapters of a model trained with lora to the weights beside them",
+    )
     return p
 
 

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from vfm_ss.errors import UsageError
 from vfm_ss.files import sha256
 from vfm_ss.image_size import model_image_size
+from vfm_ss.models.backbones.lora import merge_lora
 from vfm_ss.version import __version__
 
 from .check_images import find_images
@@ -132,9 +133,12 @@ def export(
     yield f"comparing on {source}, {len(shown)} of {size[0]}x{size[1]} pixels"
     originals = [_original(model, image) for image in shown]
     exact = functools.cache(lambda: [_original(copy.deepcopy(model).double(), i) for i in shown])
-    module = Exportable(model, size, argmax, fp16).eval()
+    merged = merge_lora(model)
+    if merged:
+        yield f"adapters of {merged} layers merged into their weights"
     rgb = torch.from_numpy(np.stack([image[::-1] for image in shown]))
     rgb = rgb.to(getattr(torch, input_type))
+    module = Exportable(model, size, argmax, fp16).eval()
     program = _trace(module, rgb[: 2 if dynamic_batch else 1], dynamic_batch)
     facts = {
         "vfm_ss": __version__,

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from vfm_ss.engine.checkpoint_io import PUBLISHED
 from vfm_ss.errors import UsageError
+from vfm_ss.models.backbones import lora
 from vfm_ss.protocol.identity import describe, differing, identity, texts
 from vfm_ss.protocol.records import RECORD_NAME, Record, read_record, write_record
 
@@ -34,6 +35,7 @@ def publish(
     *,
     record: str | Path | None = None,
     licence: str | None = None,
+    merge_lora: bool = False,
 ) -> Iterator[str]:
     """Make a folder with ``model.safetensors``, ``config.py``, ``record.json`` and ``README.md``.
 
@@ -45,6 +47,7 @@ def publish(
         record: Record of the run; by default ``record.json`` beside the checkpoint, if there is
             one.
         licence: Licence of the model; by default that of the VFM's weights.
+        merge_lora: Add the adapters of a model trained with ``lora`` to the weights beside them.
 
     Yields:
         Lines that say what was made, and how it is uploaded.
@@ -60,6 +63,10 @@ def publish(
         raise UsageError(f"--out {out}: there is no folder {out.absolute().parent}; make it first")
     model, cfg, meta = load_trained(config, checkpoint, cfg_options)
     found = _record(record, checkpoint, cfg)
+    if merge_lora:
+        if not lora.merge_lora(model):
+            raise UsageError(f"--merge-lora: {config} has no model.backbone.lora to merge")
+        del cfg.model.backbone["lora"]
     licence, source = (licence, "as stated") if licence else licence_of(cfg.model.backbone)
     with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.absolute().parent) as folder:
         draft = Path(folder) / out.name

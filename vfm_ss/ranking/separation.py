@@ -16,7 +16,7 @@ from vfm_ss.protocol.runs import Run
 #: What of the config belongs to the VFM, by dotted names: its backbone but for how it is
 #: trained, the normalisation of its input, the width of its features.
 _OWN = re.compile(
-    r"model\.backbone\.(?!(?:frozen|frozen_stages|norm_eval|\w*drop\w*)$).*"
+    r"model\.backbone\.(?!(?:frozen|frozen_stages|norm_eval|\w*drop\w*|lora(?:\..*)?)$).*"
     r"|model\.data_preprocessor\.(?:mean|std)"
     r"|model\..*\bin_channels"
 )
@@ -26,6 +26,7 @@ _SHORT = {
     "optim_wrapper.optimizer.weight_decay": "weight_decay",
     "optim_wrapper.paramwise_cfg.layer_decay": "layer_decay",
     "optim_wrapper.precision": "precision",
+    "model.backbone.lora.r": "lora_r",
     "train_cfg.max_iters": "steps",
     "train_cfg.effective_batch": "batch",
     "crop size": "crop",

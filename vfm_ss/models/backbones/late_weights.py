@@ -16,6 +16,8 @@ from torch import Tensor, nn
 
 from vfm_ss.compat.torch_modules import LoadingModule
 
+from .lora import is_of_adapter
+
 #: Read when a backbone is built; the same if it is a file on this machine; not before it is needed.
 NOW, IF_THERE, LATER = "now", "if there", "later"
 
@@ -132,7 +134,8 @@ class LateWeights(LoadingModule, BaseModule):
             return
         given = _below(state_dict, prefix)
         self.fit(given)
-        wanted = dict(self.named_parameters())
+        # Adapters begin without effect: a checkpoint without them is whole, too.
+        wanted = {name: p for name, p in self.named_parameters() if not is_of_adapter(name)}
         if all(name in given and given[name].shape == p.shape for name, p in wanted.items()):
             self.weights, self.weights_files = "a checkpoint", []
             self._stop_waiting()

@@ -5,7 +5,7 @@ Shapes: B batch, C embedding width, H and W image size in pixels, P patch size i
 
 import re
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, MutableMapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
@@ -17,6 +17,7 @@ from torch.utils.checkpoint import checkpoint as checkpoint_activations
 
 from . import checkpoint
 from .late_weights import LateWeights
+from .lora import CallCheck, adapted_layers, add_lora, is_of_adapter, rename_base
 from .open_blocks import OpenBlocks, number_of_open_blocks
 
 
@@ -33,6 +34,11 @@ class PlainViT(LateWeights):
         pretrained: True for published weights, False for random ones, or the path of a
             ``.safetensors`` or weights-only ``.pth`` file. See `late_weights` for when it is read.
         frozen: Keep the backbone in eval mode, without gradients or graph (linear probing).
+        frozen_stages: Keep what is before the blocks, and the first ``frozen_stages`` blocks, in
+            eval mode and without gradients, as in mmpretrain's ViT: 0 is the embedding of patches
+            and positions alone, -1 nothing.
+        lora: Train low-rank adapters instead of the weights, see :func:`lora.add_lora`:
+            ``dict(r=8, target_modules=["qkv"])``; ``lora_alpha``, ``lora_dropout``, ... as in peft.
         out_indices: Blocks whose outputs are returned, negative ones counting from the last, in
             ascending order. The final norm belongs to the last block and is applied to its output
             only, as in mmseg's own ``VisionTransformer``.
@@ -86,6 +92,8 @@ class PlainViT(LateWeights):
         compile: bool | dict = False,
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
+        frozen_stages: int = -1,
+        lora: dict | None = None,
         **kwargs,
     ):
         super().__init__()
@@ -118,10 +126,9 @@ class PlainViT(LateWeights):
         if self.open_blocks:
             self._check_open_blocks()
         self.embed_dim = self.vit.embed_dim
-        self.frozen = frozen
-        if frozen:
-            self.requires_grad_(False)
-            self.eval()
+        self.frozen, self.frozen_stages = frozen, frozen_stages
+        self.lora = None
+        self._hold_still(lora)
         self.with_cp = with_cp
         closed = len(self.blocks) - self.open_blocks
         if with_cp:
@@ -167,9 +174,56 @@ class PlainViT(LateWeights):
             self.vit = vit
         self.weights, self.weights_files = source, files
 
+    def _hold_still(self, lora: Mapping | None) -> None:
+        """Freeze what is not to be trained, and add adapters.
+
+        Raises:
+            ValueError: If the options do not fit each other or the model.
+        """
+        depth = len(self.blocks)
+        if not isinstance(self.frozen_stages, int) or not -1 <= self.frozen_stages < depth:
+            raise ValueError(
+                f"frozen_stages must be -1 (nothing) to {depth - 1} of the {depth} blocks, got "
+                f"{self.frozen_stages!r}; frozen=True freezes all of the backbone"
+            )
+        stated = [self.frozen, self.frozen_stages >= 0, lora is not None]
+        if sum(stated) > 1:
+            raise ValueError(
+                "frozen, frozen_stages and lora each say what is trained: give one of them "
+                "(lora's layers_to_transform chooses blocks)"
+            )
+        if self.frozen:
+            self.requires_grad_(False)
+        for module in self._frozen_parts():
+            module.requires_grad_(False)
+        if self.frozen_stages >= 0:
+            for parameter in self.vit.parameters(recurse=False):  # positions, tokens of their own
+                parameter.requires_grad_(False)
+        if lora is not None:
+            add_lora(self.vit, lora)
+            self.lora, self._calls = dict(lora), CallCheck(self.vit)
+        self.train(self.training)
+
+    def _frozen_parts(self) -> list[nn.Module]:
+        """Return the modules that `frozen_stages` freezes: all but later blocks and final norm."""
+        if self.frozen_stages < 0:
+            return []
+        behind = (self.blocks_name, *_FINAL_NORMS)
+        before = [module for name, module in self.vit.named_children() if name not in behind]
+        return [*before, *self.blocks[: self.frozen_stages]]
+
     def train(self, mode: bool = True) -> "PlainViT":
-        """Set training mode; a frozen backbone stays in eval mode."""
-        return super().train(mode and not self.frozen)
+        """Set training mode; what is frozen stays in eval mode."""
+        super().train(mode and not self.frozen)
+        for module in self._frozen_parts():
+            module.eval()
+        return self
+
+    def before_loading(self, state_dict: MutableMapping[str, Tensor], prefix: str) -> None:
+        """Take the weights of a model without adapters as those beside the adapters."""
+        if self.lora is not None:
+            rename_base(state_dict, [f"{prefix}vit.{n}" for n, _ in adapted_layers(self.vit)])
+        super().before_loading(state_dict, prefix)
 
     def get_layer_depth(self, param_name: str, prefix: str = "") -> tuple[int, int]:
         """Return the layer of a parameter, for layer-wise decay of the learning rate.
@@ -210,6 +264,8 @@ class PlainViT(LateWeights):
                 f"img_size={self.img_size}; build it for this size, or test with mode='slide' and "
                 f"crop_size={self.img_size}"
             )
+        if self.lora is not None and self._calls and self.training and self._calls.before_pass():
+            self._calls = None
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
             if self.open_blocks:
                 return (OpenBlocks(self, *self._open(x)),)
@@ -257,8 +313,14 @@ class PlainViT(LateWeights):
         """Turn a published state dict into that of ``vit``, renamed and resized."""
 
     def _replace(self, vit: nn.Module, by: nn.Module) -> None:
-        """Copy all weights of one model to another one of the same structure, in place."""
-        vit.load_state_dict(by.state_dict())
+        """Copy all weights of one model to another one of the same structure, in place.
+
+        One with adapters gets what is beside them.
+        """
+        state_dict = by.state_dict()
+        rename_base(state_dict, [name for name, _ in adapted_layers(vit)])
+        state_dict |= {n: value for n, value in vit.state_dict().items() if is_of_adapter(n)}
+        vit.load_state_dict(state_dict)
 
     @abstractmethod
     def _prune(self, indices: list[int]) -> None:
@@ -271,6 +333,10 @@ class PlainViT(LateWeights):
     @abstractmethod
     def _features(self, x: Tensor) -> Sequence[Tensor]:
         """Return the map of each block of ``out_indices``, the final norm on the last block's."""
+
+
+#: Names of what follows the blocks, in timm and in mmpretrain.
+_FINAL_NORMS = ("norm", "fc_norm", "head", "neck", "ln1", "ln2", "final_norm")
 
 
 def _is_there(path: str | Path) -> bool:

@@ -15,6 +15,7 @@ from vfm_ss.protocol.weight_files import files_of
 
 from . import checkpoint
 from .layouts import from_transformers, refuse_dropped_biases, unwrap
+from .lora import is_of_adapter
 from .plain_vit import PlainViT
 from .timm_open_blocks import check_timm, positions_of, run_timm_block, tokens_before
 
@@ -114,7 +115,8 @@ class TimmViT(PlainViT):
 
     def fit(self, state_dict: Mapping[str, Tensor]) -> None:
         """Drop the final norm where all but that is there, as `_with_final_norm` has done."""
-        lacking = {name for name, _ in self.named_parameters()} - state_dict.keys()
+        own = {name for name, _ in self.named_parameters() if not is_of_adapter(name)}
+        lacking = own - state_dict.keys()
         if lacking and all(name.startswith("vit.norm.") for name in lacking):
             self.vit.norm = nn.Identity()
 
