@@ -117,6 +117,11 @@ def test_two_data_sets_of_one_name_are_refused(tmp_path):
         expand(tmp_path, product)
 
 
+def test_further_evaluations_are_taken_over():
+    data = facts("mine.py", MMSEG + "eval_data = ['night.py', 'acdc']")
+    assert config(data)[1].eval_data == ["night.py", "acdc"]
+
+
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [

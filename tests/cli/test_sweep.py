@@ -90,14 +90,19 @@ def test_a_product_of_factors_is_planned_and_told(capsys):
     assert "sam_b16_probe_ade20k_f16" in out
 
 
-def test_what_somebody_else_put_in_the_place_of_a_config_is_not_trained(capsys):
+def test_what_somebody_else_put_in_the_place_of_a_config_is_not_executed(capsys, make_record):
     name = "mae_b16_linear_ade20k_f16"
-    Path("work_dirs", name).mkdir(parents=True)
-    Path("work_dirs", name, f"{name}.py").write_text("open('trained', 'w')")
-    line = error(capsys, "run", "--vfms", "mae", "--fractions", "1/16", "--dry-run")
-    assert f"work_dirs/{name}/{name}.py is not the config that this sweep would write" in line
-    assert "is not the config" in error(capsys, "run", "--vfms", "mae", "--fractions", "1/16")
-    assert not Path("trained").exists()
+    finish(make_record, name, 0)
+    planted = Path("work_dirs", name, f"{name}.py")
+    planted.write_text("open('executed', 'w')")
+    grid = ("--vfms", "mae", "--fractions", "1/16")
+    for command in (("run", "--dry-run"), ("run",), ("status", "work_dirs")):
+        line = error(capsys, *command, *grid)
+        assert f"{planted} is not the config that this sweep would write" in line
+    assert not Path("executed").exists()
+    planted.unlink()
+    assert main(["status", "work_dirs", *grid]) == 3
+    assert "1 done" in capsys.readouterr().out
 
 
 def test_the_whole_benchmark_is_one_command(capsys):

@@ -13,7 +13,7 @@ from vfm_ss.protocol.settings import DATA, DECODERS, SETTINGS, config_name, pars
 from vfm_ss.protocol.vfms import FAMILIES, SIZES, VFMS
 from vfm_ss.sweep.cells import Cell, Model, config_text
 from vfm_ss.sweep.factors import TOKENS, of_factors, of_settings
-from vfm_ss.sweep.plan import expand, write_configs
+from vfm_ss.sweep.plan import expand, missing_configs, write_configs
 
 LEAVES = Path(__file__).parents[2] / "configs" / "vfm"
 
@@ -212,15 +212,16 @@ class TestConfigs:
         runs = expand(tmp_path, product, seeds=(0, 1))
         assert [run.text is None for run in runs] == [True, False] * 2
         path = tmp_path / "mae_b16_linear_ade20k_f16" / "mae_b16_linear_ade20k_f16.py"
-        assert write_configs(runs, dry=True) == [path]
+        assert missing_configs(runs) == {path: runs[1].text}
         assert not path.parent.exists()
-        assert write_configs(runs) == [path]
-        assert write_configs(runs) == []
+        write_configs(runs)
+        assert path.read_text() == runs[1].text == runs[3].text
+        assert missing_configs(runs) == {}
         assert runs[1].work_dir == path.parent / "seed0"
         path.write_text(path.read_text() + "import os\n")
-        for dry in (True, False):
+        for use in (missing_configs, write_configs):
             with pytest.raises(UsageError, match=r"f16\.py is not the config that this sweep"):
-                write_configs(runs, dry)
+                use(runs)
         path.unlink()
         path.symlink_to("/dev/null")
         with pytest.raises(UsageError, match="is not the config"):

@@ -14,7 +14,7 @@ from vfm_ss.cli.process import answer_with, asked
 from vfm_ss.errors import UsageError
 from vfm_ss.protocol.identity import identity
 from vfm_ss.sweep.identity import HOLDS_OTHER, Asked, difference
-from vfm_ss.sweep.plan import PlannedRun
+from vfm_ss.sweep.plan import PlannedRun, missing_configs
 from vfm_ss.sweep.status import finished_record
 
 
@@ -30,12 +30,14 @@ def identified(runs: Sequence[PlannedRun], only_finished: bool = False) -> list[
         The runs with ``asked`` set; those without arguments stay as they are.
 
     Raises:
-        UsageError: If a config or an option cannot be read.
+        UsageError: If a config or an option cannot be read, or a file is in the place of a config
+            that a sweep writes.
     """
+    missing = missing_configs(runs)
     wanted = [
         run.arguments
         and not (only_finished and finished_record(run.work_dir) is None)
-        and not (only_finished and run.text is not None and not run.config.exists())
+        and run.config not in missing
         for run in runs
     ]
     asked = iter(ask([run.arguments for run, yes in zip(runs, wanted, strict=True) if yes]))

@@ -36,13 +36,15 @@ def run(args: argparse.Namespace) -> int:
     """Train what is not done yet; ``tools/sweep.py run``."""
     from vfm_ss.cli.identities import identified, refuse_other_runs
     from vfm_ss.sweep.local import LocalSweep, local_slots
-    from vfm_ss.sweep.plan import write_configs
+    from vfm_ss.sweep.plan import missing_configs, write_configs
     from vfm_ss.sweep.projection import describe, known_records
     from vfm_ss.sweep.status import exit_status, look, table
     from vfm_ss.sweep.worker import Rules
 
     product, runs = _plan(args, args.work_dir)
-    fresh = write_configs(runs, dry=args.dry_run)
+    fresh = missing_configs(runs)
+    if not args.dry_run:
+        write_configs(runs)
     runs = identified(runs, only_finished=args.dry_run)
     refuse_other_runs(runs)
     if args.dry_run:

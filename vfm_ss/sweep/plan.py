@@ -3,7 +3,7 @@
 import os
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -57,7 +57,7 @@ def expand(
     """List the runs of a sweep, in the order in which they start: seed by seed.
 
     So all models have a first score before any has a second one. A cell that the repository has no
-    config for gets one, ``WORK_DIR/NAME/NAME.py``, see `write_configs`.
+    config for gets one, ``WORK_DIR/NAME/NAME.py``, see `missing_configs`.
 
     Args:
         work_dir: Folder of the runs' folders.
@@ -117,37 +117,40 @@ def _refuse_same_names(cells: Sequence[Cell]) -> None:
             )
 
 
-def write_configs(runs: Sequence[PlannedRun], dry: bool = False) -> list[Path]:
-    """Write the configs of cells for which the repository has none.
+def missing_configs(runs: Sequence[PlannedRun]) -> dict[Path, str]:
+    """Return the configs of cells that are to be written, with their texts.
 
     A file that is there already is only ever used if it holds what would be written: nothing that
-    somebody else has put there is trained.
+    somebody else has put there is executed.
 
     Args:
         runs: The runs.
-        dry: Write nothing, and only look at those that are there.
-
-    Returns:
-        The files that are not there yet.
 
     Raises:
         UsageError: If a file holds something else.
     """
-    texts: Mapping[Path, str] = {run.config: run.text for run in runs if run.text is not None}
-    fresh = []
-    for path, text in texts.items():
+    found = {}
+    for path, text in {run.config: run.text for run in runs if run.text is not None}.items():
         if not os.path.lexists(path):
-            fresh.append(path)
+            found[path] = text
         elif not path.is_file() or path.read_bytes() != text.encode():
             raise UsageError(
                 f"{path} is not the config that this sweep would write: the data file, the version "
                 "of vfm_ss or the file itself has changed; give another --work-dir, delete its "
                 f"folder, or train it as it is with --configs {path}"
             )
-    for path in () if dry else fresh:
+    return found
+
+
+def write_configs(runs: Sequence[PlannedRun]) -> None:
+    """Write the configs of cells for which the repository has none.
+
+    Raises:
+        UsageError: As `missing_configs`.
+    """
+    for path, text in missing_configs(runs).items():
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, texts[path].encode())
-    return fresh
+        write_atomically(path, text.encode())
 
 
 def _run(
