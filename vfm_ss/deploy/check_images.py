@@ -42,6 +42,8 @@ def find_images(
 def _of_test_data(cfg: Config, count: int) -> tuple[list[np.ndarray], str]:
     loader = cfg.get("test_dataloader") or cfg.get("val_dataloader")
     try:
+        if loader is None:
+            raise ValueError("the config has none")
         dataset = DATASETS.build(loader.dataset)
         chosen = np.linspace(0, len(dataset) - 1, min(count, len(dataset))).astype(int)
         images = [dataset[int(k)]["inputs"].permute(1, 2, 0).numpy() for k in chosen]
