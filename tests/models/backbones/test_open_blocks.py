@@ -248,3 +248,13 @@ def test_what_cannot_be_opened_is_refused_in_one_line(kwargs, message):
     with pytest.raises(ValueError, match=message) as error:
         build(**kwargs)
     assert "\n" not in str(error.value)
+
+
+def test_mmpretrains_vits_are_refused_in_one_line():
+    pytest.importorskip("mmpretrain")
+    arch = {"embed_dims": 24, "num_layers": 12, "num_heads": 3, "feedforward_channels": 24}
+    backbone = dict(type="MMPretrainViT", model="VisionTransformer", arch=arch, img_size=32)
+    cfg = dict(type="VFMEncoderDecoder", decode_head=dict(type="EoMTHead", num_classes=2))
+    with pytest.raises(ValueError, match="not implemented for MMPretrainViT; use a VFM") as error:
+        MODELS.build({**cfg, "backbone": {**backbone, "pretrained": False}})
+    assert "\n" not in str(error.value)

@@ -113,7 +113,7 @@ def test_the_share_of_masked_queries_is_annealed_block_after_block():
 
 
 def test_the_schedule_is_the_published_one():
-    """ViT-L on ADE20K in 39,120 steps of 16: six phases, four of which anneal a block each."""
+    """LightlyTrain's, of EoMT: six equal phases for 4 blocks, four of which anneal a block each."""
     phases = equal_phases(4, 39_120)
     assert phases == [(6520, 13040), (13040, 19560), (19560, 26080), (26080, 32600)]
     assert [mask_probability(step, *phases[1]) for step in (0, 13039, 13040)] == [1, 1, 1]
