@@ -26,7 +26,8 @@ class ToyDataset(BaseDataset):
     METAINFO: ClassVar = dict(classes=("a", "b"))
 
     def load_data_list(self):
-        return [dict(x=float(k), img_path=f"{k}.jpg") for k in range(23)]
+        folder = "val/" if getattr(self, "test_mode", False) else ""
+        return [dict(x=float(k), img_path=f"{folder}{k}.jpg") for k in range(23)]
 
     def prepare_data(self, idx):
         info = self.get_data_info(idx)
@@ -86,7 +87,8 @@ def toy(tmp_path, monkeypatch):
             manager._instance_dict.clear()
         loader = dict(
             num_workers=changes.pop("workers", 0),
-            dataset=dict(type="ToyDataset"),
+            # Serializing collects garbage, which takes longer than a training here.
+            dataset=dict(type="ToyDataset", serialize_data=False),
             collate_fn=dict(type="pseudo_collate"),
         )
         hook = dict(type="AtomicCheckpointHook", by_epoch=False, interval=2, max_keep_ckpts=2)
@@ -94,7 +96,11 @@ def toy(tmp_path, monkeypatch):
             model=dict(type="ToyModel"),
             work_dir=str(tmp_path / work_dir),
             train_dataloader=dict(loader, batch_size=16, sampler=dict(type="PositionSampler")),
-            val_dataloader=dict(loader, sampler=dict(type="DefaultSampler", shuffle=False)),
+            val_dataloader=dict(
+                loader,
+                dataset=dict(loader["dataset"], test_mode=True),
+                sampler=dict(type="DefaultSampler", shuffle=False),
+            ),
             train_cfg=dict(
                 type="OptimStepTrainLoop",
                 max_iters=steps,

@@ -67,7 +67,9 @@ def difference(record: Record, asked: Asked) -> str | None:
 
 def lacking(record: Record, asked: Asked) -> list[str]:
     """Return the further data sets of ``asked`` that a finished run has not been evaluated on."""
-    done = [found.get("config") for found in (record.evaluations or {}).values()]
+    scores = (record.evaluations or {}).values()
+    # A score of an earlier checkpoint alone is none of the run's.
+    done = [found.get("config") for found in scores if found.get("miou") is not None]
     return [name for name, config in asked.evaluations.items() if dict(config) not in done]
 
 
