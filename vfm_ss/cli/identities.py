@@ -8,6 +8,8 @@ and further data sets to evaluate on).
 import json
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from vfm_ss.cli.call import foreseen
 from vfm_ss.cli.process import answer_with, asked
@@ -33,18 +35,27 @@ def identified(runs: Sequence[PlannedRun], only_finished: bool = False) -> list[
         UsageError: If a config or an option cannot be read, or a file is in the place of a config
             that a sweep writes.
     """
-    missing = missing_configs(runs)
+    missing_configs(runs)
     wanted = [
-        run.arguments
-        and not (only_finished and finished_record(run.work_dir) is None)
-        and run.config not in missing
+        run.arguments and not (only_finished and finished_record(run.work_dir) is None)
         for run in runs
     ]
-    asked = iter(ask([run.arguments for run, yes in zip(runs, wanted, strict=True) if yes]))
+    with TemporaryDirectory() as folder:
+        commands = [_arguments(run, folder) for run, yes in zip(runs, wanted, strict=True) if yes]
+        answers = iter(ask(commands))
     return [
-        replace(run, asked=next(asked)) if yes else run
+        replace(run, asked=next(answers)) if yes else run
         for run, yes in zip(runs, wanted, strict=True)
     ]
+
+
+def _arguments(run: PlannedRun, folder: str) -> tuple[str, ...]:
+    """Return a run's arguments, a cell's config read from where nobody else can write."""
+    if run.text is None:
+        return run.arguments
+    path = Path(folder, run.config.name)
+    path.write_text(run.text, encoding="utf-8")
+    return (str(path), *run.arguments[1:])
 
 
 def refuse_other_runs(runs: Sequence[PlannedRun]) -> None:
