@@ -144,15 +144,16 @@ def test_half_precision(tiny, tmp_path):
     assert 0 < np.abs(got - expected).max() < 0.01 * np.abs(expected).max(), lines
 
 
-def test_adapters_are_merged(trained, tmp_path):
+@pytest.mark.parametrize("fp16", [False, True])
+def test_adapters_are_merged(fp16, trained, tmp_path):
     config, checkpoint = trained({**TINY, "lora": dict(r=2)})
     path = tmp_path / "model.onnx"
-    lines = list(export(config, checkpoint, [path]))
+    lines = list(export(config, checkpoint, [path], fp16=fp16))
     assert "adapters of 1 layers merged into their weights" in lines
     assert not any("lora" in weight.name for weight in onnx.load(path).graph.initializer)
     rgb = images(1)
     expected = predicted(config, checkpoint, rgb)
-    np.testing.assert_allclose(run(path, rgb), expected, rtol=0, atol=1e-4)
+    np.testing.assert_allclose(run(path, rgb), expected, rtol=0, atol=0.02 if fp16 else 1e-4)
 
 
 def test_channels_that_the_model_wants_as_bgr(trained, tmp_path):

@@ -117,6 +117,15 @@ def test_a_layer_that_is_not_called_is_seen():
     assert not any(m._forward_pre_hooks for _, m in adapted_layers(backbone))
 
 
+def test_a_model_with_adapters_can_be_copied():
+    """As mmengine's EMA and an export in fp16 do, before and after the first pass."""
+    backbone = build(lora=dict(r=2)).train()
+    for _ in range(3):
+        copied = copy.deepcopy(backbone)
+        for _ in range(3):
+            assert torch.equal(copied(images())[0], backbone(images())[0])
+
+
 def test_lora_gets_pretrained_weights_early_and_late(tmp_path):
     plain = build(seed=5).eval()
     path = tmp_path / "plain.pth"

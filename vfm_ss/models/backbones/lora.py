@@ -120,6 +120,10 @@ class CallCheck:
         ]
         self._passes = 0
 
+    def __reduce__(self):
+        # torch's handles of hooks cannot be copied: a copied model (EMA's) is not checked again.
+        return CallCheck, (nn.Module(),)
+
     def _hear(self, name: str, *_) -> None:
         self._silent.pop(name, None)
 
