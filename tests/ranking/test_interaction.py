@@ -79,15 +79,14 @@ def test_an_additive_model_predicts_what_two_changes_do_together():
 
 def test_intervals_hold_what_is_true():
     """The mean error 0, and no interaction, where changes add up."""
-    inside = np.zeros(4)
+    inside = np.zeros(3)
     for k in range(20):
         a = analyse(simulated(np.random.default_rng(k), fractions=("", "_f4")))
         (found,) = a.interactions
         (low, high), rmse = found.bias[1], found.rmse[1]
         (variance,) = a.variances
         share = variance.shares.set_index("term").loc[[("vfm", "first", "second")]].iloc[0]
-        seeds = variance.shares.set_index("term").loc[[()]].iloc[0]
-        inside += [low <= 0 <= high, rmse[0] == 0, share.low == 0, seeds.low < 0.02]
+        inside += [low <= 0 <= high, rmse[0] == 0, share.low == 0]
     assert (inside >= 17).all(), inside
 
 

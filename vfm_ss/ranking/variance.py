@@ -28,8 +28,9 @@ class Variance:
         vfms: The VFMs that are finished under all of them.
         balanced: Whether all have equally many seeds; else shares need not add up to 1.
         shares: ``term`` (of `TERMS`; ``()`` for the seeds), ``share`` (sum of squares over the
-            total one), ``low`` and ``high`` (its 95 % interval, None where seeds are too few) and
-            ``p_value`` (F test against the seeds, None without repetitions).
+            total one), ``low`` and ``high`` (its 95 % interval, None where seeds are too few, and
+            for the seeds' own) and ``p_value`` (F test against the seeds, None without
+            repetitions).
     """
 
     factors: tuple[str, str]
@@ -110,8 +111,8 @@ def _share_out(cells, scatter, pair, grid, vfms) -> Variance:
     limits = [(None, None)] * len(shares)
     if all(scatter[setting].known for setting in grid.values()):
         drawn = _draw(table, scatter)
-        limits = [without_noise(row.share, drawn[row.term]) for row in shares.itertuples()]
-        limits = [(min(1.0, low), min(1.0, high)) for low, high in limits]
+        limits = [without_noise(r.share, drawn[r.term]) for r in shares.itertuples() if r.term]
+        limits = [(min(1.0, low), min(1.0, high)) for low, high in limits] + [(None, None)]
     shares[["low", "high"]] = pd.DataFrame(limits, dtype=object)
     return Variance(pair, tuple(grid.values()), tuple(vfms), counts.nunique() == 1, shares)
 
@@ -150,7 +151,6 @@ def _draw(table: pd.DataFrame, scatter: dict[str, Noise]) -> dict[tuple, np.ndar
     for term in TERMS:
         others = [block for t, block in blocks.items() if not set(term) <= set(t)]
         left[term] = _residual(others, y) - _residual([*others, blocks[term]], y)
-    left[()] = _residual(list(blocks.values()), y)
     return {term: squares / np.where(total > 0, total, 1) for term, squares in left.items()}
 
 
