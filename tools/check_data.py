@@ -4,6 +4,10 @@
 import sys
 
 if __name__ == "__main__":
-    from vfm_ss.cli.check_data import main
+    try:
+        from vfm_ss.cli.check_data import main
 
-    sys.exit(main(prog="check_data.py"))
+        status = main(prog="check_data.py")
+    except KeyboardInterrupt:  # before the command could look after it
+        status = 130
+    sys.exit(status)

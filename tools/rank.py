@@ -4,6 +4,10 @@
 import sys
 
 if __name__ == "__main__":
-    from vfm_ss.cli.rank import main
+    try:
+        from vfm_ss.cli.rank import main
 
-    sys.exit(main(prog="rank.py"))
+        status = main(prog="rank.py")
+    except KeyboardInterrupt:  # before the command could look after it
+        status = 130
+    sys.exit(status)

@@ -4,6 +4,10 @@
 import sys
 
 if __name__ == "__main__":
-    from vfm_ss.cli.sweep import main
+    try:
+        from vfm_ss.cli.sweep import main
 
-    sys.exit(main(prog="sweep.py"))
+        status = main(prog="sweep.py")
+    except KeyboardInterrupt:  # before the command could look after it
+        status = 130
+    sys.exit(status)

@@ -4,6 +4,10 @@
 import sys
 
 if __name__ == "__main__":
-    from vfm_ss.cli.test import main
+    try:
+        from vfm_ss.cli.test import main
 
-    sys.exit(main(prog="test.py"))
+        status = main(prog="test.py")
+    except KeyboardInterrupt:  # before the command could look after it
+        status = 130
+    sys.exit(status)

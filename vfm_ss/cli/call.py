@@ -11,8 +11,10 @@ Everything else is a fault of ours or of a library, and its traceback is shown.
 """
 
 import argparse
+import contextlib
 import os
 import re
+import signal
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -87,6 +89,15 @@ def call(
             traceback.print_exc()
         print(f"{parser.prog}: error: {printable(line)}", file=sys.stderr)
         return 2 if isinstance(error, (UsageError, ImportError)) else 1
+    finally:
+        if argv is None:  # all that this process was to do
+            exit_at_interrupt()
+
+
+def exit_at_interrupt() -> None:
+    """Let Ctrl-C end Python's own end at once, which would print a traceback."""
+    with contextlib.suppress(ValueError):  # in another thread
+        signal.signal(signal.SIGINT, lambda *_: os._exit(130))
 
 
 def _nobody_reads() -> bool:

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from textwrap import fill
 
-from vfm_ss.cli.call import EXIT_STATUSES
+from vfm_ss.cli.call import EXIT_STATUSES, exit_at_interrupt
 from vfm_ss.version import __version__
 
 COMMANDS = {
@@ -40,6 +40,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return module.main(args.arguments, prog=f"vfm-ss {args.command}")
     except KeyboardInterrupt:  # before the command could look after it
         return 130
+    finally:
+        if argv is None:
+            exit_at_interrupt()
 
 
 def _parser() -> argparse.ArgumentParser:
