@@ -213,3 +213,14 @@ def test_classes_that_are_only_predicted_are_named(caplog):
         logger.removeHandler(caplog.handler)
     assert result["mIoU"] == 25
     assert "false predictions count as IoU 0: class 1" in caplog.text
+
+
+def test_some_images_without_a_label_are_refused():
+    metric = MeanIoUMetric(format_only=None)
+    metric.dataset_meta = dict(classes=("a", "b"))
+    labelled = dict(
+        pred_sem_seg=dict(data=torch.zeros(1, 2, 2)), gt_sem_seg=dict(data=torch.zeros(1, 2, 2))
+    )
+    metric.process({}, [labelled, dict(pred_sem_seg=labelled["pred_sem_seg"])])
+    with pytest.raises(ValueError, match="1 of 2 images have no label"):
+        metric.evaluate(2)

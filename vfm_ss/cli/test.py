@@ -37,7 +37,17 @@ def parser(prog: str) -> argparse.ArgumentParser:
         help="evaluate on other data sets of the same classes instead: names (bdd100k, acdc, ...) "
         "or data files; each score is added to the record beside the checkpoint",
     )
-    p.add_argument("--tta", action="store_true", help="average over augmented images")
+    p.add_argument(
+        "--tta",
+        action="store_true",
+        help="average over augmented images (tta_pipeline); the score is recorded as such and "
+        "never ranked",
+    )
+    p.add_argument(
+        "--fps",
+        action="store_true",
+        help="also measure images per second, latency and peak memory, for the log and the record",
+    )
     return p
 
 

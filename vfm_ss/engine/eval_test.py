@@ -101,11 +101,29 @@ class RunRecord:
         Raises:
             RunLockedError: If somebody trains the run now.
         """
+
+        def change(record: Record) -> None:
+            scores = with_score(taken_up(record), name, config, self.step, miou, iou)
+            record.evaluations = at_step(scores, record.step)
+            record.remarks += [line for line in remarks if line not in record.remarks]
+
+        self.change(change, f"evaluations has {name}, step {self.step}")
+
+    def change(self, change: Callable[[Record], None], told: str) -> None:
+        """Change the record under the run's lock; without a record, say so.
+
+        Args:
+            change: Sets fields of it.
+            told: What the log says of it.
+
+        Raises:
+            RunLockedError: If somebody trains the run now.
+        """
         if not is_main_process():
             return
         if self.path is None:
             print_log(
-                "There is no record.json beside the checkpoint: the score is in this log alone.",
+                "There is no record.json beside the checkpoint: the result is in this log alone.",
                 logger="current",
             )
             return
@@ -113,13 +131,31 @@ class RunRecord:
         lock.acquire(_LOCK_SECONDS)
         try:
             record = read_record(self.path)
-            scores = with_score(taken_up(record), name, config, self.step, miou, iou)
-            record.evaluations = at_step(scores, record.step)
-            record.remarks += [line for line in remarks if line not in record.remarks]
+            change(record)
             write_record(self.path, record)
         finally:
             lock.release()
-        print_log(f"{self.path}: evaluations has {name}, step {self.step}", logger="current")
+        print_log(f"{self.path}: {told}", logger="current")
+
+
+def add_tta(record: RunRecord, runner: Runner, metrics: dict) -> None:
+    """Add the score of a test with test-time augmentation: beside the plain score, never as one.
+
+    Args:
+        record: The record beside the checkpoint.
+        runner: That has tested.
+        metrics: What its test has returned.
+    """
+    model = runner.model
+    while not hasattr(model, "augmentations") and hasattr(model, "module"):
+        model = model.module
+    found = {
+        "step": record.step,
+        "miou": facts.percent(metrics.get("mIoU")),
+        "iou": facts.class_ious(runner.test_evaluator),
+        "augmentations": getattr(model, "augmentations", None),
+    }
+    record.change(lambda r: setattr(r, "tta", found), f"tta has the score of step {record.step}")
 
 
 def test_on_eval_data(cfg: Config, run: Callable, checkpoint: str) -> None:

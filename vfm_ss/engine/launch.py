@@ -16,7 +16,8 @@ from vfm_ss.protocol.identity import EFFECTIVE_BATCH
 from vfm_ss.run_lock import hold_run
 
 from .batching import per_rank_batch
-from .eval_test import test_on_eval_data
+from .eval_test import RunRecord, add_tta, test_on_eval_data
+from .speed import measure_speed, show_speed
 
 
 def train(
@@ -84,6 +85,7 @@ def test(
     show_dir: str | None = None,
     wait_time: float = 2,
     tta: bool = False,
+    fps: bool = False,
     eval_data: Sequence[str] | None = None,
 ) -> None:
     """Evaluate a checkpoint.
@@ -99,7 +101,9 @@ def test(
         show: Show predictions in a window.
         show_dir: Folder for images with label and prediction painted over them.
         wait_time: Seconds between two shown predictions.
-        tta: Average over augmented images.
+        tta: Average over augmented images, as ``tta_pipeline`` says. The score goes into the record
+            beside the checkpoint as ``tta``, not in place of the plain one.
+        fps: Measure the speed afterwards, for the log and the record beside the checkpoint.
         eval_data: Data sets to evaluate on instead of the config's own, see
             `vfm_ss.datasets.eval_data`. Each score goes into the record beside the checkpoint.
 
@@ -116,20 +120,61 @@ def test(
                 "data set at a time"
             )
         cfg.eval_data = list(eval_data)
+    if fps and (tta or eval_data or launcher != "none"):
+        raise UsageError("--fps goes without --tta and --eval-data, in one process")
+    record = RunRecord(checkpoint, cfg) if tta or fps else None
     if show or show_dir:
         _show(cfg, show, show_dir, wait_time)
-    if out is not None:
-        hooks = cfg.get("custom_hooks") or []
-        cfg.custom_hooks = [*hooks, ConfigDict(type="SaveLabelsHook", out_dir=out)]
+    _save_labels(cfg, out)
     if tta:
         if "tta_pipeline" not in cfg or "tta_model" not in cfg:
             raise UsageError(f"--tta needs tta_model and tta_pipeline, which {config} lacks")
-        cfg.test_dataloader.dataset.pipeline = cfg.tta_pipeline
+        use_device_well(cfg)  # while it is the model itself
+        if cfg.tta_model.type == "SegTTAModel":
+            cfg.model.setdefault("test_cfg", ConfigDict()).seg_logits = True
+        leaf_config(cfg.test_dataloader.dataset).pipeline = cfg.tta_pipeline
         cfg.model = ConfigDict(**cfg.tta_model, module=cfg.model)
+
+    def ended(runner: Runner, metrics: dict) -> None:
+        if tta and metrics:
+            add_tta(record, runner, metrics)
+        if fps:
+            speed = measure_speed(runner.model, cfg.test_dataloader.get("batch_size", 1))
+            show_speed(speed)
+            record.change(lambda r: setattr(r, "speed", speed), "speed")
+
     if eval_data:
         test_on_eval_data(cfg, _run, checkpoint)
     else:
-        _run(cfg, "test")
+        _run(cfg, "test", ended)
+
+
+def _save_labels(cfg: Config, out: str | None) -> None:
+    """Let a hook save predictions, and the metric do without labels, where it is asked for.
+
+    A metric with ``format_only=True``, as mmseg has it, counts nothing; predictions then go to its
+    ``output_dir``.
+    """
+    evaluators = cfg.get("test_evaluator") or []
+    for metric in [evaluators] if isinstance(evaluators, dict) else evaluators:
+        if metric.get("type") != "MeanIoUMetric":
+            continue
+        folder = metric.pop("output_dir", None)
+        if metric.get("format_only") and folder is None and out is None:
+            raise UsageError("format_only=True saves predictions: say where, by --out DIR")
+        out = folder if out is None else out
+        if out is not None:
+            metric.setdefault("format_only", None)
+    if out is not None:
+        hooks = cfg.get("custom_hooks") or []
+        cfg.custom_hooks = [*hooks, ConfigDict(type="SaveLabelsHook", out_dir=out)]
+
+
+def leaf_config(dataset: ConfigDict) -> ConfigDict:
+    """Return the config of a data set within its wrappers, the first one of several."""
+    while "pipeline" not in dataset and ("dataset" in dataset or "datasets" in dataset):
+        dataset = dataset.dataset if "dataset" in dataset else dataset.datasets[0]
+    return dataset
 
 
 def load_config(

@@ -30,7 +30,7 @@ from vfm_ss.models.segmentors import SlidingWindowEncoderDecoder
 from vfm_ss.text import printable
 
 from .image_files import find_images, plan_outputs
-from .launch import load_config, use_device_well
+from .launch import leaf_config, load_config, use_device_well
 from .trained_model import load_trained
 
 _ARCHIVES = {"backend": "archive"}
@@ -179,7 +179,7 @@ class _Images(Dataset):
     """Images as the test pipeline reads them; an error in place of one that cannot be read."""
 
     def __init__(self, paths: list[Path], cfg: Config, data, size, pictures: bool) -> None:
-        pipeline = [t for t in _leaf(cfg).pipeline if t["type"] != "LoadAnnotations"]
+        pipeline = [t for t in leaf_config(cfg).pipeline if t["type"] != "LoadAnnotations"]
         fill_image_size(pipeline, size)
         self.pipeline = Compose(pipeline)
         self.paths = paths
@@ -206,11 +206,7 @@ class _Images(Dataset):
 
 def _dataset(cfg: Config):
     """Build the test set without its files: they are not needed for what it says of labels."""
-    leaf = {k: v for k, v in _leaf(cfg).items() if k not in ("fraction", "subset_seed", "indices")}
+    leaf = {
+        k: v for k, v in leaf_config(cfg).items() if k not in ("fraction", "subset_seed", "indices")
+    }
     return DATASETS.build({**leaf, "lazy_init": True, "pipeline": []})
-
-
-def _leaf(cfg: Config) -> Config:
-    while "pipeline" not in cfg and ("dataset" in cfg or "datasets" in cfg):
-        cfg = cfg.dataset if "dataset" in cfg else cfg.datasets[0]
-    return cfg

@@ -98,6 +98,8 @@ class MeanIoUMetric(BaseMetric):
 
     Args:
         ignore_index: Label of pixels that do not count.
+        format_only: True counts nothing (``vfm-ss test --out`` saves predictions), None does so
+            where no image has a label, which is an error otherwise.
         collect_device: 'cpu' or 'gpu', where ranks exchange their counts.
         prefix: Prepended to the keys of the result.
     """
@@ -109,9 +111,11 @@ class MeanIoUMetric(BaseMetric):
         ignore_index: int = 255,
         collect_device: str = "cpu",
         prefix: str | None = None,
+        format_only: bool | None = False,
     ) -> None:
         super().__init__(collect_device=collect_device, prefix=prefix)
         self.ignore_index = ignore_index
+        self.format_only = format_only
         self.per_class: dict[str, dict[str, float]] = {}
         self._pending: list[tuple[str, Tensor]] = []
 
@@ -124,6 +128,9 @@ class MeanIoUMetric(BaseMetric):
         """
         num_classes = len(self.dataset_meta["classes"])
         for sample in data_samples:
+            if self.format_only or "gt_sem_seg" not in sample:
+                self._leave_out(sample)
+                continue
             pred = sample["pred_sem_seg"]["data"].squeeze()
             label = sample["gt_sem_seg"]["data"].squeeze()
             name = sample.get("seg_map_path") or sample.get("img_path", "a label without a path")
@@ -138,6 +145,14 @@ class MeanIoUMetric(BaseMetric):
                 raise _in_file(name, error) from None
         if len(self._pending) >= PENDING:
             self._fetch()
+
+    def _leave_out(self, sample: dict) -> None:
+        if self.format_only is False:
+            raise ValueError(
+                f"{sample.get('img_path')}: the image has no label, so there is no score; set "
+                "data_prefix.seg_map_path of the dataset, or save predictions alone by --out"
+            )
+        self.results.append(None)
 
     def evaluate(self, size: int) -> dict:
         """Compute the scores of `size` images; see mmengine's `BaseMetric`."""
@@ -158,6 +173,19 @@ class MeanIoUMetric(BaseMetric):
 
     def compute_metrics(self, results: list[Tensor]) -> dict[str, float]:
         """Sum the counts of all images into aAcc, mIoU and mAcc, and log the table of classes."""
+        unlabelled = sum(result is None for result in results)
+        if results and unlabelled == len(results):
+            print_log(
+                "There are no scores: "
+                + ("format_only=True." if self.format_only else "the images have no labels."),
+                logger="current",
+            )
+            return {}
+        if unlabelled:
+            raise ValueError(
+                f"{unlabelled} of {len(results)} images have no label: a score of the rest would "
+                "be of another test set; add the labels, or take these images out"
+            )
         right, predicted, true = torch.stack(results).sum(0).double()
         iou = (100 * right / (predicted + true - right)).numpy()
         acc = (100 * right / true).numpy()

@@ -122,6 +122,9 @@ def parts_of(**parts: Kind) -> Kind:
     return Kind(accepts, f"an object {{{inner}}}")
 
 
+#: Schema of a field that records of all schemas may lack.
+ADDED_LATER = 2**31
+
 NAME = Kind(_is_name, "a non-empty printable string")
 COUNT = Kind(_is_int, "an integer of 64 bits, 0 or more")
 POSITIVE = Kind(lambda v: _is_int(v, 1), "an integer of 64 bits, 1 or more")

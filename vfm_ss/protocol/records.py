@@ -105,6 +105,26 @@ class Record:
     # What identifies the configuration, see `identity.identity`, and its checksum.
     config: dict[str, object] | None = k.known(k.VALUES, 2)
     config_hash: str | None = k.known(k.CHECKSUM, 2)
+    # Score of a checkpoint with test-time augmentation (`vfm-ss test --tta`), of the step that it
+    # was saved at: beside the plain score, which alone is ranked.
+    tta: dict[str, object] | None = k.known(
+        k.parts_of(step=k.COUNT, miou=k.PERCENT, iou=k.IOUS, augmentations=k.POSITIVE),
+        k.ADDED_LATER,
+    )
+    # Speed of the trained model (`vfm-ss test --fps`): images per second in batches, of one image
+    # at a time the seconds, peak memory of the device while it was measured, and on what.
+    speed: dict[str, object] | None = k.known(
+        k.parts_of(
+            images_per_second=k.MORE_THAN_0,
+            latency_seconds=k.MORE_THAN_0,
+            peak_memory_mb=k.NUMBER,
+            batch_size=k.POSITIVE,
+            image_size=k.SIZE,
+            device=k.NAME,
+            precision=k.NAME,
+        ),
+        k.ADDED_LATER,
+    )
     # The schema that the record was read in, or is written in.
     schema: int = k.filled(lambda: SCHEMA, k.one_of(SCHEMAS))
 

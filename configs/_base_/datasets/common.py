@@ -13,6 +13,20 @@ test_pipeline = [
     dict(type="LoadLabel"),
     dict(type="PackSegInputs"),
 ]
+# vfm-ss test --tta: mmseg's scales from 1.0 on (the network's input has one size, which a smaller
+# image would not fill) and mirrored images; replace it in a config for others.
+tta_pipeline = [
+    dict(type="LoadImage"),
+    dict(
+        type="TestTimeAug",
+        transforms=[
+            [dict(type="ResizeToCover", scale=scale) for scale in (1.0, 1.25, 1.5, 1.75)],
+            [dict(type="RandomFlip", prob=prob, direction="horizontal") for prob in (0.0, 1.0)],
+            [dict(type="LoadLabel")],
+            [dict(type="PackSegInputs")],
+        ],
+    ),
+]
 
 train_dataloader = dict(
     batch_size=16,

@@ -117,12 +117,22 @@ class ResizeToCover(ImageSized, BaseTransform):
 
     Args:
         size: Crop (height, width) in pixels; None takes the model's image size.
+        scale: Factor of that size, at least 1, for test-time augmentation.
+
+    Raises:
+        ValueError: If the factor is below 1: the image would not cover the network's input.
     """
 
     SIZE = "size"
 
-    def __init__(self, size: tuple[int, int] | None = None) -> None:
+    def __init__(self, size: tuple[int, int] | None = None, scale: float = 1.0) -> None:
+        if scale < 1:
+            raise ValueError(
+                f"ResizeToCover(scale={scale}): the image would be smaller than the network's "
+                "input; scales begin at 1.0"
+            )
         self.size = None if size is None else tuple(size)
+        self.scale = scale
 
     def transform(self, results: dict) -> dict:
         """Replace `img`; set `img_shape` and `scale_factor` (width, height).
@@ -132,7 +142,7 @@ class ResizeToCover(ImageSized, BaseTransform):
         """
         self.check_size()
         height, width = results["img"].shape[:2]
-        factor = max(self.size[0] / height, self.size[1] / width)
+        factor = self.scale * max(self.size[0] / height, self.size[1] / width)
         size = (round(height * factor), round(width * factor))
         results["img"] = resize_image(results["img"], size)
         results["img_shape"] = size

@@ -1,4 +1,5 @@
+from .averaging_tta import AveragingTTAModel
 from .sliding_window import SlidingWindowEncoderDecoder
 from .vfm_encoder_decoder import VFMEncoderDecoder
 
-__all__ = ["SlidingWindowEncoderDecoder", "VFMEncoderDecoder"]
+__all__ = ["AveragingTTAModel", "SlidingWindowEncoderDecoder", "VFMEncoderDecoder"]

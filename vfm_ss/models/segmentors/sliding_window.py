@@ -147,9 +147,10 @@ class SlidingWindowEncoderDecoder(OpenEncoderDecoder):
             default: fp16 on a GPU, fp32 on a CPU. Without it, what surrounds the call decides.
             Logits are averaged in at least fp32.
         seg_logits: Whether to attach the full (C, H, W) logits to every sample, as mmseg does.
-        probabilities: Whether to attach float16 probabilities (K, H, W) of the K classes, on the
-            CPU, to every sample: the softmax of the logits of a plain head, the share of the sum of
-            a head with the attribute ``scores``. Others are refused.
+        probabilities: True attaches float16 probabilities (K, H, W) of the K classes, on the CPU,
+            to every sample; 'float32' such on the network's device. They are the softmax of the
+            logits of a plain head, the shares of the sum of a head with the attribute ``scores``.
+            Others are refused.
     """
 
     def __init__(self, *args, **kwargs):
@@ -170,16 +171,14 @@ class SlidingWindowEncoderDecoder(OpenEncoderDecoder):
             ValueError: If an image is smaller than the window.
         """
         metas = [sample.metainfo for sample in data_samples or []]
-        if (
-            self.test_cfg.get("mode", "whole") != "slide"
-            or self.test_cfg.get("seg_logits", False)
-            or any(meta.get("flip") for meta in metas)
-        ):
+        if self.test_cfg.get("mode", "whole") != "slide" or self.test_cfg.get("seg_logits", False):
             samples = super().predict(inputs, data_samples)
             if self.test_cfg.get("probabilities", False):
                 for sample in samples:
-                    found = self._probabilities(sample.seg_logits.data.movedim(0, -1))
-                    sample.probabilities = PixelData(data=found.movedim(-1, 0).half().cpu())
+                    logits = sample.seg_logits.data
+                    shares = self._no_shares(logits.shape[1:], logits.device)
+                    shares[:] = self._probabilities(logits.movedim(0, -1)).movedim(-1, 0)
+                    sample.probabilities = PixelData(data=shares)
             for sample in samples:  # mmseg's classes of a single channel are floats
                 sample.pred_sem_seg.data = sample.pred_sem_seg.data.long()
             return samples
@@ -192,20 +191,22 @@ class SlidingWindowEncoderDecoder(OpenEncoderDecoder):
             images = list(map(_without_padding, images, metas))
             sizes = [tuple(meta["ori_shape"][:2]) for meta in metas]
         threshold = getattr(self.decode_head, "threshold", None)  # of the sigmoid of one channel
-        for sample, size, tiles in zip(
-            data_samples, sizes, self._merged(images, sizes), strict=True
+        flips = [_flipped_axes(meta) for meta in metas] or [()] * len(images)
+        for sample, size, axes, tiles in zip(
+            data_samples, sizes, flips, self._merged(images, sizes), strict=True
         ):
             classes = torch.empty(size, dtype=torch.int64, device=inputs.device)
             shares = None
             if self.test_cfg.get("probabilities", False):
-                shares = torch.empty(max(self.out_channels, 2), *size, dtype=torch.float16)
-                sample.probabilities = PixelData(data=shares)
+                shares = self._no_shares(size, inputs.device)
             for down, across, tile in tiles:
                 classes[down, across] = _classes(tile, threshold)
                 if shares is not None:
-                    found = self._probabilities(tile)
-                    shares[:, down, across] = found.movedim(-1, 0).to("cpu", torch.float16)
-            sample.pred_sem_seg = PixelData(data=classes[None])
+                    found = self._probabilities(tile).movedim(-1, 0)
+                    shares[:, down, across] = found.to(shares.device, shares.dtype)
+            sample.pred_sem_seg = PixelData(data=classes.flip(axes)[None])
+            if shares is not None:
+                sample.probabilities = PixelData(data=shares.flip(axes))
         return data_samples
 
     def slide_inference(self, inputs: Tensor, batch_img_metas: list[dict]) -> Tensor:
@@ -271,6 +272,13 @@ class SlidingWindowEncoderDecoder(OpenEncoderDecoder):
             return torch.cat([(-logits).sigmoid(), logits.sigmoid()], -1)
         return logits.softmax(-1)
 
+    def _no_shares(self, size: tuple[int, int], device: torch.device) -> Tensor:
+        """Make room for the probabilities of an image."""
+        shape = (max(self.out_channels, 2), *size)
+        if self.test_cfg["probabilities"] == "float32":
+            return torch.empty(shape, device=device)
+        return torch.empty(shape, dtype=torch.float16)
+
     @property
     def _is_plain(self) -> bool:
         head = type(self.decode_head)
@@ -297,6 +305,13 @@ class SlidingWindowEncoderDecoder(OpenEncoderDecoder):
         size = tuple(windows.shape[-2:])
         meta = {"ori_shape": size, "img_shape": size, "pad_shape": size}
         return self.encode_decode(windows, [dict(meta) for _ in range(len(windows))])
+
+
+def _flipped_axes(meta: dict) -> tuple[int, ...]:
+    """Return the axes of an (..., H, W) result that turn back what the pipeline has flipped."""
+    if not meta.get("flip"):
+        return ()
+    return {"horizontal": (-1,), "vertical": (-2,), "diagonal": (-2, -1)}[meta["flip_direction"]]
 
 
 def _without_padding(image: Tensor, meta: dict) -> Tensor:
