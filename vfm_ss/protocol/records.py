@@ -170,6 +170,7 @@ class Record:
             config=config,
             config_hash=None if config is None else config_hash(config),
             evaluations=None,
+            tta=None,
         )
 
     @property

@@ -8,6 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from vfm_ss.ranking.analysis import Analysis
+from vfm_ss.ranking.speed import speeds
 from vfm_ss.report import table_data
 from vfm_ss.report.table_data import digits
 
@@ -60,6 +61,8 @@ def write_figures(a: Analysis, folder: str | Path, target: str, name=str) -> lis
             figures["ranks"] = ranks_figure(a)
         if len(a.settings) > 2:
             figures["tau-matrix"] = matrix_figure(a)
+        if len(speeds(a.cells)):
+            figures["speed"] = speed_figure(a)
         if a.interactions:
             figures["interactions"] = interaction_figure(a)
         if a.predictions[target]["front"].any():
@@ -202,6 +205,26 @@ def matrix_figure(a: Analysis) -> Figure:
     ax.spines[:].set_visible(False)
     figure.colorbar(image, ax=ax, shrink=0.8, label="Kendall's τ").outline.set_visible(False)
     ax.set_title("Agreement between all settings")
+    return figure
+
+
+def speed_figure(a: Analysis) -> Figure:
+    """Mean IoU against images per second; a mark for each setting and way of measuring."""
+    groups = speeds(a.cells).groupby(["setting", "measured"], sort=False)
+    figure = Figure(figsize=(6.4, 4.2 + 0.3 * groups.ngroups))
+    ax = figure.subplots()
+    for k, ((setting, measured), rows) in enumerate(groups):
+        x, y = (rows[name].to_numpy(float) for name in ("images_per_second", "miou"))
+        label = textwrap.fill(f"{title(setting)}: {measured}", 80)
+        ax.plot(x, y, "osDP^*"[k % 6], color=f"C{k}", ms=7, label=label, ls="")
+        for vfm, *place in zip(rows["vfm"], x, y, strict=True):
+            ax.annotate(_cut(vfm), place, xytext=(5, 4), textcoords="offset points", fontsize=7.5)
+    ax.set_xlim(left=0)
+    ax.grid()
+    ax.set_xlabel("images per second")
+    ax.set_ylabel("mIoU in percent")
+    ax.set_title("How fast are the trained models?")
+    _legend(figure, ax, columns=1)
     return figure
 
 

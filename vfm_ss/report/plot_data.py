@@ -5,6 +5,7 @@ import math
 import pandas as pd
 
 from vfm_ss.ranking.analysis import Analysis
+from vfm_ss.ranking.speed import speeds
 from vfm_ss.report.interaction_tables import pair_title
 from vfm_ss.report.table_data import title
 
@@ -64,6 +65,17 @@ def plot_data(a: Analysis, target: str) -> dict:
                 "measured": i.scores["measured"].to_list(),
             }
             for i in a.interactions
+        ],
+        "speeds": [
+            {
+                "label": f"{title(setting)}: {measured}",
+                "vfm": [vfms.index(vfm) for vfm in rows["vfm"]],
+                "rate": [float(v) for v in rows["images_per_second"]],
+                "miou": [float(v) for v in rows["miou"]],
+            }
+            for (setting, measured), rows in speeds(a.cells).groupby(
+                ["setting", "measured"], sort=False
+            )
         ],
         "classes": [_class_iou(a, s, vfms) for s in settings],
     }

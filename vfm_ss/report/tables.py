@@ -3,6 +3,7 @@
 from vfm_ss.protocol.settings import SETTINGS
 from vfm_ss.protocol.vfms import VFMS
 from vfm_ss.ranking.analysis import Analysis, Comparison
+from vfm_ss.ranking.speed import speeds
 from vfm_ss.ranking.uncertainty import DRAWS
 from vfm_ss.report.interaction_tables import interaction_tables
 from vfm_ss.report.table_data import (
@@ -173,6 +174,39 @@ def cost_table(a: Analysis) -> Table:
     ).without_empty("paper_time", "paper_params")
 
 
+def speed_table(a: Analysis) -> Table:
+    """Score and speed of the trained models that were measured."""
+    found = speeds(a.cells)
+    rows = [
+        [
+            title(r.setting),
+            Value(r.vfm, r.setting, r.vfm),
+            *(r.miou, r.images_per_second, r.latency_seconds, r.peak_memory_mb, r.runs),
+            "yes" if r.front else "no",
+            r.measured,
+        ]
+        for r in found.itertuples()
+    ]
+    return Table(
+        "speed",
+        "How fast are the trained models?",
+        [
+            text("setting", "Setting"),
+            text("vfm", "Model"),
+            Column("miou", "mIoU", digits(2)),
+            Column("images_per_second", "Images/s", digits(1)),
+            Column("latency_seconds", "One image", lambda v: f"{1000 * v:.1f} ms"),
+            Column("peak_memory_mb", "Peak memory", lambda v: f"{v:,.0f} MiB"),
+            Column("runs", "Runs"),
+            text("front", "Front"),
+            text("measured", "Measured on"),
+        ],
+        rows,
+        "As `vfm-ss test --fps` measured it, without reading and resizing of images. Front: no "
+        "model of the setting that was measured in the same way is both faster and better.",
+    )
+
+
 def matrix_table(a: Analysis) -> Table:
     """Kendall's tau between all settings."""
     rows = [
@@ -334,6 +368,7 @@ def all_tables(a: Analysis, target: str, brief: bool = False) -> list[Table]:
         overview_table(a),
         *(models_table(a, setting) for setting in a.settings),
         cost_table(a),
+        speed_table(a),
         matrix_table(a),
         *interaction_tables(a, brief),
         prediction_table(a, target, brief),

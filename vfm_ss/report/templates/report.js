@@ -211,6 +211,18 @@ function drawInteraction(k) {
     xaxis: { title: { text: "predicted by adding up both changes, mIoU in percent" } }, yaxis: { title: { text: "measured, mIoU in percent" } } });
 }
 
+// One series for each setting and way of measuring: speeds of different devices are not compared.
+function drawSpeed() {
+  const marks = ["circle", "square", "diamond", "cross", "triangle-up", "star"];
+  draw("plot-speed", data.speeds.map((s, k) => (
+    { type: "scatter", mode: "markers+text", name: s.label, x: s.rate, y: s.miou,
+      marker: { size: 11, symbol: marks[k % marks.length] },
+      text: s.vfm.map((m) => vfms[m]), textposition: "top center", textfont: { size: narrow() ? 10 : 12 }, cliponaxis: false,
+      hovertemplate: "<b>%{text}</b><br>%{x:.1f} images/s, %{y:.2f} %<extra></extra>" })),
+  { height: narrow() ? 400 : 460, margin: { l: 8, r: 20, t: 34, b: 40 }, showlegend: true, legend: { orientation: "h", y: -0.2 },
+    xaxis: { title: { text: "images per second" }, rangemode: "tozero" }, yaxis: { title: { text: "mIoU in percent" } } });
+}
+
 function choices(id, chosen, changed, names = data.settings) {
   const select = byId(id);
   names.forEach((name, i) => select.add(new Option(name, i, i === chosen, i === chosen)));
@@ -274,6 +286,7 @@ const interaction = data.interactions.length > 0 &&
   choices("pick-interaction", 0, () => drawInteraction(interaction()), data.interactions.map((pair) => pair.label));
 function drawAll() {
   if (interaction) drawInteraction(interaction());
+  if (byId("plot-speed")) drawSpeed();
   if (several) { if (byId("plot-tau")) drawTau(); drawRanks(); drawPairs(x(), y()); }
   if (many) { drawMatrix(); drawPredict(target()); }
   drawModels(setting());
