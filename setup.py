@@ -9,7 +9,17 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 ROOT = Path(__file__).parent
-EXTRAS = ("mminstall", "openmmlab", "tests", "docs", "optional", "export", "lora", "fuzz")
+EXTRAS = (
+    "mminstall",
+    "openmmlab",
+    "tests",
+    "docs",
+    "tensorboard",
+    "wandb",
+    "export",
+    "lora",
+    "fuzz",
+)
 
 
 def requirements(name: str) -> list[str]:
