@@ -169,6 +169,7 @@ HUNGRY = {
     else Call(np.core.multiarray._reconstruct, np.ndarray, (N,), "b"),
     "an array": Call(np.ndarray, (N,), "f"),
     "bytes": Call(bytearray, N),
+    "a tensor that repeats one element": torch.zeros(1).expand(N),
     "a tensor larger than its storage": Call(
         torch._utils._rebuild_tensor_v2, torch.zeros(4).storage(), 0, (N,), (1,), False,
         OrderedDict(),

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 
 _UNKNOWN = object()
+_MOST_REPEATED = 2**26  # bytes of a tensor that repeats the elements of its storage
 # These allocate what a number, or a shape among their arguments says. No checkpoint needs it.
 _ALLOCATE = ("bytearray", "ndarray", "Tensor", "Storage")
 _REBUILD = ("_rebuild_tensor", "_rebuild_tensor_v2", "_rebuild_tensor_v3", "_rebuild_qtensor")
@@ -196,7 +197,8 @@ def _misfit(storage: Any = None, offset: Any = None, shape: Any = None, stride: 
     if math.prod(shape) == 0:
         return None
     needed = offset + 1 + sum((n - 1) * step for n, step in zip(shape, stride, strict=True))
-    if needed * storage.item > storage.size:
+    repeated = math.prod(shape) * storage.item  # strides of 0 repeat; a copy would not
+    if needed * storage.item > storage.size or repeated > max(storage.size, _MOST_REPEATED):
         return f"{said} in {storage.size} bytes"
     return None
 

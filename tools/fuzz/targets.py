@@ -14,9 +14,19 @@ from pathlib import Path
 
 from vfm_ss.datasets.archives import Archive
 from vfm_ss.protocol.records import Record, read_record, write_record
+from vfm_ss.protocol.runs import collect
+from vfm_ss.sweep.status import discover, table
 
 # An input may hold this much once unpacked; a reader must not be talked into more.
 _MOST = 2**26
+_NAME = "mae_b16_linear_ade20k"
+_WORK_DIR = {
+    "20261121_100000/vis_data/scalars.json": b'{"loss": 2.0, "time": 0.5, "step": 5}\n'
+    b'{"mIoU": 30.0, "step": 5}\n{"mIoU": 40.5, "step": 10}\n',
+    f"{_NAME}.py": b"randomness = dict(seed=3)\ntrain_cfg = dict(\n    max_iters=10, type='X')\n",
+    "sweep.json": b'{"schema": 1, "name": "mae", "seed": 3, "job": null, "error": null, '
+    b'"attempts": [{"sweep": "a", "started": 1.5, "result": "failed", "pid": 1, "error": "x"}]}',
+}
 
 
 def record(data: bytes, folder: Path) -> bool:
@@ -30,6 +40,35 @@ def record(data: bytes, folder: Path) -> bool:
     write_record(path, found)
     assert read_record(path) == found
     return True
+
+
+def log(data: bytes, folder: Path) -> bool:
+    """Read a log of plain mmengine, as ranking and status do."""
+    return _work_dir(folder, "20261121_100000/vis_data/scalars.json", data)
+
+
+def config(data: bytes, folder: Path) -> bool:
+    """Read a dumped config beside a log; nothing in it is executed."""
+    return _work_dir(folder, f"{_NAME}.py", data)
+
+
+def journal(data: bytes, folder: Path) -> bool:
+    """Read the journal of a sweep."""
+    return _work_dir(folder, "sweep.json", data)
+
+
+def _work_dir(folder: Path, name: str, data: bytes) -> bool:
+    run = folder / _NAME
+    for file, sound in _WORK_DIR.items():
+        (run / file).parent.mkdir(parents=True, exist_ok=True)
+        (run / file).write_bytes(data if file == name else sound)
+    runs, skipped = collect([folder])
+    assert len(runs) + len(skipped) == 1
+    assert all(s.path == str(run) and s.reason.isprintable() for s in skipped)
+    assert all(0 <= r.miou <= 100 and (r.seed is None or r.seed >= 0) for r in runs)
+    (state,) = discover([folder])
+    assert table([state]).replace("\n", "").isprintable()
+    return bool(runs) and not state.note
 
 
 def zip_archive(data: bytes, folder: Path) -> bool:
@@ -66,11 +105,21 @@ def _one_line(path: Path, read):
         return None
 
 
-TARGETS = {"record": record, "zip": zip_archive, "tar": tar_archive}
+TARGETS = {
+    "record": record,
+    "log": log,
+    "config": config,
+    "journal": journal,
+    "zip": zip_archive,
+    "tar": tar_archive,
+}
 
 
 def seeds(target: str) -> list[bytes]:
     """Return valid inputs of a target to start from."""
+    if target in ("log", "config", "journal"):
+        name = {"log": "20261121_100000/vis_data/scalars.json", "config": f"{_NAME}.py"}
+        return [_WORK_DIR[name.get(target, "sweep.json")]]
     if target == "record":
         return [json.dumps(asdict(r)).encode() for r in _records()]
     return [_pack(target, files, how) for files in _FILES for how in _WAYS[target]]
