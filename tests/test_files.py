@@ -38,3 +38,8 @@ def test_what_a_killed_write_left_is_removed_and_nothing_else(tmp_path, monkeypa
     (tmp_path / "b.partial").write_bytes(b"")
     assert remove_partial_files(tmp_path) == [f".a.{pid}.partial"]
     assert sorted(os.listdir(tmp_path)) == [".other", "b.partial"]
+
+
+def test_a_folder_that_is_gone_is_said(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"the folder .*gone is gone, perhaps deleted"):
+        write_atomically(tmp_path / "gone" / "a", b"new")

@@ -38,6 +38,8 @@ def write_atomically(path: str | Path, data: bytes) -> None:
             partial.unlink()
         if isinstance(error, OSError):
             hint = "the old file, if any, is untouched; make room or check permissions and quota"
+            if not path.parent.is_dir():
+                hint = f"the folder {path.parent} is gone, perhaps deleted while it was in use"
             raise OSError(error.errno, f"{error.strerror}; {hint}", str(path)) from error
         raise
     if hasattr(os, "O_DIRECTORY"):  # make the rename itself survive a power cut
