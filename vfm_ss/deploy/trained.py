@@ -4,12 +4,9 @@ from pathlib import Path
 
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
-from mmseg.registry import MODELS
 from torch import Tensor, nn
 
-from vfm_ss.engine.checkpoint_io import load_from_local
-from vfm_ss.engine.resume import check_model_weights
-from vfm_ss.models.backbones.late_weights import LATER, reading
+from vfm_ss.engine import trained_model
 
 #: Options of a backbone that are of use in training alone.
 _OF_TRAINING = ("with_cp", "compile")
@@ -40,21 +37,17 @@ def load_trained(
     for option in _OF_TRAINING:
         if cfg.model.get("backbone", {}).get(option):
             cfg.model.backbone[option] = False
-    loaded = load_from_local(str(checkpoint))
-    with reading(LATER):
-        model = MODELS.build(cfg.model)
-    check_model_weights(model, loaded, str(checkpoint))
-    missing, unexpected = model.load_state_dict(weights_of(loaded), strict=False)
-    if missing or unexpected:
-        what = "lacks" if missing else "has, beyond the model's,"
-        names = missing or unexpected
-        raise ValueError(
-            f"{checkpoint} is not of the model of {config}: it {what} {len(names)} weight(s), "
-            f"such as {names[0]}; use the config that it was trained with"
-        )
+    model, loaded = trained_model.load_trained(cfg, str(checkpoint))
+    held, wanted = weights_of(loaded).keys(), model.state_dict().keys()
+    for what, names in (("lacks", wanted - held), ("has, beyond the model's,", held - wanted)):
+        if names:
+            raise ValueError(
+                f"{checkpoint} is not of the model of {config}: it {what} {len(names)} weight(s), "
+                f"such as {min(names)}; use the config that it was trained with"
+            )
     model.cfg = cfg
     meta = loaded.get("meta")
-    return model.eval(), cfg, meta if isinstance(meta, dict) else {}
+    return model, cfg, meta if isinstance(meta, dict) else {}
 
 
 def weights_of(loaded: dict) -> dict[str, Tensor]:

@@ -92,7 +92,7 @@ def predict(
     loader = cfg.test_dataloader
     data = _dataset(loader.dataset)
     names = class_names(data)
-    model = load_trained(cfg, checkpoint, device or get_device(), names)
+    model, _ = load_trained(cfg, checkpoint, device or get_device(), names)
     if probabilities:
         if not isinstance(model, SlidingWindowEncoderDecoder):
             raise UsageError(

@@ -15,7 +15,7 @@ from .resume import check_model_weights
 
 def load_trained(
     cfg: Config, checkpoint: str, device: str = "cpu", classes: Sequence[str] | None = None
-) -> nn.Module:
+) -> tuple[nn.Module, dict]:
     """Build a segmentor and load a checkpoint, whose weights it has to hold all of.
 
     Nothing is downloaded, no pretrained file is needed, and nothing in the checkpoint is executed.
@@ -27,7 +27,7 @@ def load_trained(
         classes: Names of the classes that its predictions will be called by, in order.
 
     Returns:
-        The model, in evaluation mode.
+        The model, in evaluation mode, and what the checkpoint holds.
 
     Raises:
         FileNotFoundError: If there is no such checkpoint.
@@ -54,7 +54,7 @@ def load_trained(
             f"model.decode_head.num_classes is {count}, but test_dataloader.dataset of the config "
             f"has {len(classes)} classes"
         )
-    return model.to(device).eval()
+    return model.to(device).eval(), loaded
 
 
 def _some(names: Sequence[str]) -> str:
