@@ -10,7 +10,7 @@ from vfm_ss.protocol.records import read_record
 
 pytestmark = pytest.mark.slow
 
-RUNS = {"first": ("tiny-a", "0.01"), "second": ("tiny-b", "0.0001")}
+RUNS = {"first": ("tiny-a", "4"), "second": ("tiny-b", "2")}
 
 
 def test_two_models_are_trained_resumed_tested_and_ranked(project, tool):
@@ -20,9 +20,9 @@ def test_two_models_are_trained_resumed_tested_and_ranked(project, tool):
     config = config.replace(named, "train_cfg = dict(max_iters=2, val_interval=1)")
     (project / "tiny.py").write_text(config)
 
-    def train(work_dir, vfm, rate, *args):
+    def train(work_dir, vfm, ratio, *args):
         options = ("default_hooks.checkpoint.interval=1", f"default_hooks.record.vfm={vfm}",
-                   "default_hooks.record.size=t", f"optim_wrapper.optimizer.lr={rate}")  # fmt: skip
+                   "default_hooks.record.size=t", f"model.backbone.mlp_ratio={ratio}")  # fmt: skip
         tool("train.py", "tiny.py", "--work-dir", work_dir, *args, "--cfg-options", *options)
         return read_record(project / work_dir / "record.json")
 
@@ -42,7 +42,7 @@ def test_two_models_are_trained_resumed_tested_and_ranked(project, tool):
     miou = float(re.search(r"mIoU: ([\d.]+)", log)[1])
     assert miou == pytest.approx(resumed.miou, abs=0.01)
 
-    setting = "t16_linear_ade20k"
+    setting = "t16_linear_ade20k_2steps"
     ranking = json.loads(tool("rank.py", "runs", "--baseline", setting, "--format", "json"))
     found = {m["vfm"]: m["miou_mean"] for m in ranking["settings"][setting]["models"]}
     assert found == pytest.approx({r.vfm: r.miou for r in (resumed, other)})
