@@ -1,5 +1,8 @@
 """A run of a second: a toy model that drops units, its data and score, and all of our engine."""
 
+import os
+import subprocess
+import sys
 from typing import ClassVar
 
 import numpy as np
@@ -129,3 +132,24 @@ def toy(tmp_path, monkeypatch):
         return Runner.from_cfg(Config(cfg))
 
     return make
+
+
+def pytest_pyfunc_call(pyfuncitem):
+    """Run a test that is marked so in a process of its own.
+
+    A test that forks cannot train in the child where an earlier one, such as an export, has made
+    autograd start its threads.
+    """
+    if pyfuncitem.get_closest_marker("fresh_process") is None or "FRESH_PROCESS" in os.environ:
+        return None
+    env = {k: v for k, v in os.environ.items() if not k.startswith("PYTEST_")}
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", pyfuncitem.nodeid]
+    done = subprocess.run(
+        command,
+        cwd=pyfuncitem.config.rootpath,
+        env={**env, "FRESH_PROCESS": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return True

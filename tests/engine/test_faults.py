@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import time
+import traceback
 
 import pytest
 import torch
@@ -69,6 +70,8 @@ def in_child(action):
             resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))  # for what we print
             os.write(2, f"{error}\n".encode())
             status = 3
+        except Exception:
+            os.write(2, traceback.format_exc().encode())
         finally:
             os._exit(status)
     return os.waitpid(pid, 0)[1]
@@ -107,6 +110,7 @@ class TestStopping:
         assert (tmp_path / "run" / "iter_3.pth").exists()
         assert_resumes_to_the_whole(toy, tmp_path)
 
+    @pytest.mark.fresh_process
     def test_a_second_signal_ends_at_once(self, toy, tmp_path):
         def strike():
             send(signal.SIGINT)()
@@ -227,6 +231,7 @@ class TestResources:
             assert time.monotonic() - begin < 60
         assert_resumes_to_the_whole(toy, tmp_path)
 
+    @pytest.mark.fresh_process
     @pytest.mark.parametrize("limit", ["checkpoint", "record"])
     def test_a_full_disk_keeps_what_was_saved(self, limit, toy, tmp_path, capfd):
         """The kernel refuses to make a file longer, as it does on a full disk."""

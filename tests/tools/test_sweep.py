@@ -85,7 +85,7 @@ def test_a_sweep_with_faults_ends_by_itself(project, tool):
 
     states = json.loads(tool("sweep.py", "status", "work_dirs", "--format", "json", fails=True))
     assert states["counts"] == {"done": total - 1, "missing": 0, "stopped": 0, "failed": 1,
-                                "running": 0}  # fmt: skip
+                                "other": 0, "running": 0}  # fmt: skip
     runs, skipped = collect([work_dirs])
     assert len(runs) == total - 1, "the ranking reads the sweep's folders"
     assert [item.reason for item in skipped] == ["not finished: step 2 of 4"]
