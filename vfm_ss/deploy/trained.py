@@ -4,9 +4,10 @@ from pathlib import Path
 
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
-from torch import Tensor, nn
+from torch import nn
 
 from vfm_ss.engine import trained_model
+from vfm_ss.engine.checkpoint_io import weights_of
 
 #: Options of a backbone that are of use in training alone.
 _OF_TRAINING = ("with_cp", "compile")
@@ -48,12 +49,3 @@ def load_trained(
     model.cfg = cfg
     meta = loaded.get("meta")
     return model, cfg, meta if isinstance(meta, dict) else {}
-
-
-def weights_of(loaded: dict) -> dict[str, Tensor]:
-    """Return the weights of a checkpoint by their names in the model."""
-    return {
-        name.removeprefix("module."): value
-        for name, value in loaded.get("state_dict", loaded).items()
-        if isinstance(value, Tensor)
-    }

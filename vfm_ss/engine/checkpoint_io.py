@@ -8,6 +8,7 @@ from urllib.parse import urlparse
 import torch
 from mmengine.dist import barrier, get_local_rank
 from mmengine.fileio import LocalBackend, register_backend
+from torch import Tensor
 
 from vfm_ss.checkpoint_reader import read, safetensors_facts
 from vfm_ss.compat.checkpoint_loading import use_loaders
@@ -111,3 +112,12 @@ def register() -> None:
     """Make mmengine load checkpoints in this way; offer the atomic backend to its hooks."""
     use_loaders(load_from_local, load_from_http, _refuse_remote)
     register_backend("atomic", AtomicBackend, force=True)
+
+
+def weights_of(loaded: dict) -> dict[str, Tensor]:
+    """Return the weights of a checkpoint by their names in the model."""
+    return {
+        name.removeprefix("module."): value
+        for name, value in loaded.get("state_dict", loaded).items()
+        if isinstance(value, Tensor)
+    }

@@ -11,6 +11,8 @@ from vfm_ss.compat.runner import is_training, load_from
 from vfm_ss.found_files import read
 from vfm_ss.models.backbones.late_weights import fit_structure
 
+from .checkpoint_io import weights_of
+
 #: mmengine's name for the file in a work dir that names the newest checkpoint.
 POINTER = "last_checkpoint"
 
@@ -86,11 +88,7 @@ def check_model_weights(
     """
     while hasattr(model, "module"):  # processes, or augmentation in tests
         model = model.module
-    state = {
-        key.removeprefix("module."): value
-        for key, value in checkpoint.get("state_dict", checkpoint).items()
-        if hasattr(value, "shape")
-    }
+    state = weights_of(checkpoint)
     fit_structure(model, state)
     shapes = {name: value.shape for name, value in state.items()}
     wanted = {name: value.shape for name, value in model.named_parameters()}

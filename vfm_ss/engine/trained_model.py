@@ -9,7 +9,7 @@ from torch import nn
 
 from vfm_ss.models.backbones.late_weights import LATER, reading
 
-from .checkpoint_io import load_from_local
+from .checkpoint_io import load_from_local, weights_of
 from .resume import check_model_weights
 
 
@@ -45,8 +45,7 @@ def load_trained(
     with reading(LATER):
         model = MODELS.build(cfg.model)
     check_model_weights(model, loaded, checkpoint)
-    state = loaded.get("state_dict", loaded)
-    load_state_dict(model, {name.removeprefix("module."): value for name, value in state.items()})
+    load_state_dict(model, weights_of(loaded))
     heads = getattr(model, "decode_head", None)
     count = getattr(heads, "num_classes", None)
     if None not in (count, classes) and count != len(classes):

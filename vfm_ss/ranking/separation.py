@@ -4,13 +4,12 @@ A setting is one configuration for all VFMs. What belongs to a VFM may differ be
 between the seeds of one: its backbone, weights, normalisation and width.
 """
 
-import hashlib
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from vfm_ss.protocol.identity import describe, differing, texts
+from vfm_ss.protocol.identity import config_hash, describe, differing, texts
 from vfm_ss.protocol.runs import Run
 
 #: What of the config belongs to the VFM, by dotted names: its backbone but for how it is
@@ -229,8 +228,7 @@ def _label(keys: Sequence[str], facts: Mapping[str, object]) -> str:
 
 
 def _checksum(facts: Mapping[str, object]) -> str:
-    text = json.dumps(dict(facts), sort_keys=True)
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:8]
+    return config_hash(facts)[:8]
 
 
 def _who(runs: Iterable[Run]) -> str:
