@@ -148,6 +148,7 @@ class TestWithoutLabels:
 
     def test_predictions_are_saved_and_one_line_says_so(self, trained, capsys):
         launch.test("tiny.py", CHECKPOINT, work_dir="labelled", out="expected")
+        capsys.readouterr()
         assert main(["tiny.py", CHECKPOINT, "--out", "out", "--work-dir", "w", *self.OPTIONS]) == 0
         out = " ".join("".join(capsys.readouterr()).split())
         assert "There are no scores: the images have no labels." in out
