@@ -2,9 +2,9 @@
 
 _base_ = "vfm_ss::_base_/datasets/common.py"
 
-crop_size = (352, 352)
+crop_size = (256, 256)
 num_classes = 11
-steps = 4000
+steps = 200
 
 dataset = dict(
     type="FolderDataset",

@@ -8,7 +8,7 @@ import pytest
 from mmengine.config import Config
 from PIL import Image
 
-from vfm_ss.cli.data_files import answer, as_data, look_up
+from vfm_ss.cli.sweep_files import answer, look_up, parsed
 from vfm_ss.errors import UsageError
 from vfm_ss.sweep.cells import config_text
 from vfm_ss.sweep.factors import of_factors
@@ -47,8 +47,8 @@ def _here(tmp_path, monkeypatch):
 
 def facts(name, text):
     Path(name).write_text(text)
-    found = answer({"files": [name], "timm": []})[name]
-    return as_data(json.loads(json.dumps(found)))
+    found = answer({"data": [name], "vfms": [], "timm": []})
+    return parsed(json.loads(json.dumps(found))).data[name]
 
 
 def config(data, **given):
@@ -143,9 +143,15 @@ def test_what_cannot_be_used_is_one_line(name, text, message):
 
 
 def test_timm_is_asked_for_its_names():
-    answer({"files": [], "timm": ["vit_tiny_patch16_224", "vit_base_patch16_dinov3.lvd1689m"]})
+    answer(
+        {
+            "data": [],
+            "vfms": [],
+            "timm": ["vit_tiny_patch16_224", "vit_base_patch16_dinov3.lvd1689m"],
+        }
+    )
     with pytest.raises(UsageError, match=r"no such model; near are .*dinov3\.lvd1689m"):
-        answer({"files": [], "timm": ["vit_base_patch16_dinov3.lvd"]})
+        answer({"data": [], "vfms": [], "timm": ["vit_base_patch16_dinov3.lvd"]})
 
 
 def test_another_process_is_asked(tmp_path):
@@ -153,9 +159,8 @@ def test_another_process_is_asked(tmp_path):
         Path(kind).mkdir()
         Image.fromarray(np.zeros((4, 4), np.uint8)).save(f"{kind}/a.png")
     Path("my.py").write_text(FOLDER.format(root=tmp_path))
-    found = look_up(["my.py"], [])["my.py"]
+    found = look_up(["my.py"], [], []).data["my.py"]
     assert (found.name, found.crop_size) == ("fields", (512, 512))
     assert found.notes == ("no crop_size: 512x512", "no steps: 20000")
-    assert look_up([], []) == {}
     with pytest.raises(UsageError, match=r"data file none\.py: the file does not exist"):
-        answer({"files": ["none.py"], "timm": []})
+        answer({"data": ["none.py"], "vfms": [], "timm": []})

@@ -11,7 +11,7 @@ from vfm_ss.models.backbones.sam import PRETRAINED_GRID, PRETRAINED_WINDOW, scal
 from vfm_ss.protocol.identity import identity
 from vfm_ss.protocol.settings import DATA, DECODERS, SETTINGS, config_name, parse_config_name
 from vfm_ss.protocol.vfms import FAMILIES, SIZES, VFMS
-from vfm_ss.sweep.cells import Cell, Model, config_text
+from vfm_ss.sweep.cells import Cell, Model, config_text, timm_model
 from vfm_ss.sweep.factors import TOKENS, of_factors, of_settings
 from vfm_ss.sweep.plan import expand, missing_configs, write_configs
 
@@ -197,7 +197,7 @@ class TestConfigs:
             "model.decode_head.type": "EoMTHead",
             "model.test_cfg.window_batch": 4,
         }
-        timm = of(model=Model("vit_base_patch16_dinov3.lvd1689m", "b"))[0]
+        timm = of(model=timm_model("vit_base_patch16_dinov3.lvd1689m"))[0]
         assert timm.model.backbone == dict(
             type="TimmViT", model_name="vit_base_patch16_dinov3.lvd1689m", pretrained=True,
             patch_size=16, img_size=(512, 512),

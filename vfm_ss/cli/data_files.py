@@ -1,15 +1,11 @@
-"""What a sweep has to know of a data file and of timm's models, asked in a process of its own."""
+"""Data files: what a sweep has to know of one. Runs in the process of `sweep_files`."""
 
-import ast
 import pprint
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
-from vfm_ss.cli.call import foreseen
-from vfm_ss.cli.process import answer_with, asked
-from vfm_ss.errors import UsageError
-from vfm_ss.protocol.settings import DATA, ConfigName, parse_config_name
-from vfm_ss.sweep.cells import DataFile
+from vfm_ss.cli.plain_data import checked_name, literal, read_config
+from vfm_ss.protocol.settings import DATA, ConfigName
 
 #: Crop and steps of a data file that states none: the paper's on data sets but ADE20K.
 CROP, STEPS = (512, 512), 20_000
@@ -19,73 +15,19 @@ _EVALUATORS = ("val_evaluator", "test_evaluator")
 _PROTOCOL = ("batch_size", "sampler", "batch_sampler", "drop_last")
 
 
-def look_up(files: Sequence[str], timm_names: Sequence[str]) -> dict[str, DataFile]:
-    """Read data files, and refuse names that timm does not know.
+def read_data(file: str) -> dict:
+    """Read a data file.
 
     Args:
-        files: Config files of data sets.
-        timm_names: Names of timm's models.
+        file: The file.
 
     Returns:
-        What the files say, by their paths.
+        The fields of a `sweep.cells.DataFile`.
 
     Raises:
-        UsageError: If one cannot be used; a line that names it.
+        ValueError: If it cannot be used.
     """
-    if not files and not timm_names:
-        return {}
-    request = {"files": list(files), "timm": list(timm_names)}
-    found = asked("vfm_ss.cli.data_files", request, "the data files cannot be read")
-    return {file: as_data(facts) for file, facts in found.items()}
-
-
-def as_data(facts: Mapping) -> DataFile:
-    """Return an answer's facts of a file, which JSON has made lists of."""
-    return DataFile(
-        **{**facts, "crop_size": tuple(facts["crop_size"]), "notes": tuple(facts["notes"])}
-    )
-
-
-def answer(request: Mapping) -> dict[str, dict]:
-    """Do `look_up`'s work, in its process.
-
-    Raises:
-        UsageError: As above.
-    """
-    for name in request["timm"]:
-        _check_timm(name)
-    found = {}
-    for file in request["files"]:
-        try:
-            found[file] = _read(file)
-        except Exception as error:  # a config is code
-            reason = foreseen(error) or f"{type(error).__name__}: {error}"
-            raise UsageError(f"data file {file}: {' '.join(reason.split())}") from error
-    return found
-
-
-def _check_timm(name: str) -> None:
-    import difflib
-
-    import timm
-
-    if name in timm.list_models() or name in timm.list_pretrained():
-        return
-    near = difflib.get_close_matches(name, [*timm.list_pretrained(), *timm.list_models()])
-    hint = f"; near are {', '.join(near)}" if near else ""
-    raise UsageError(f"timm:{name}: timm {timm.__version__} has no such model{hint}")
-
-
-def _read(file: str) -> dict:
-    from mmengine.config import Config
-    from mmengine.registry import init_default_scope
-
-    import vfm_ss  # noqa: F401  makes vfm_ss:: known
-
-    if not Path(file).is_file():
-        raise ValueError("the file does not exist")
-    cfg = Config.fromfile(file)
-    init_default_scope(cfg.get("default_scope", "mmseg"))
+    cfg = read_config(file)
     notes = []
     crop, steps = cfg.get("crop_size"), cfg.get("steps")
     if crop is None:
@@ -170,16 +112,7 @@ def _names(file: str, train, val) -> tuple[str, str, str]:
             f"its data would be called {name!r}, as the benchmark's own, and ranked with it; "
             "rename the file"
         )
-    parts = ConfigName("any", "b", 16, "linear", name)
-    try:
-        told = parse_config_name(str(parts), own=True)
-    except ValueError:
-        told = None
-    if told != parts or not name.isprintable() or "/" in name:
-        raise ValueError(
-            f"the name {name!r} cannot be part of a config's name, whose end says fraction and "
-            "steps; give the data set another"
-        )
+    checked_name("data set", name, ConfigName("any", "b", 16, "linear", name))
     return name, *names
 
 
@@ -194,7 +127,7 @@ def _text(cfg) -> tuple[str, list[str]]:
         value = cfg.get(name)
         if value is None:
             continue
-        value = _literal(name, value)
+        value = literal(name, value)
         if name in _TAKEN:
             for key in _PROTOCOL:
                 found = value.pop(key, None)
@@ -210,34 +143,3 @@ def _text(cfg) -> tuple[str, list[str]]:
 
 def _is_protocol(key: str, value) -> bool:
     return value == {"batch_size": 16, "sampler": {"type": "PositionSampler"}}.get(key)
-
-
-def _literal(name: str, value):
-    """Return a config's value as plain data.
-
-    Raises:
-        ValueError: If it is more than that.
-    """
-    value = _without_scope(value)
-    try:
-        same = ast.literal_eval(repr(value)) == value
-    except (ValueError, SyntaxError):
-        same = False
-    if not same:
-        raise ValueError(
-            f"{name} holds more than numbers, texts, lists and dicts, so it cannot be written into "
-            "a config; name classes by text"
-        )
-    return value
-
-
-def _without_scope(value):
-    if isinstance(value, Mapping):
-        return {k: _without_scope(v) for k, v in value.items() if k != "_scope_"}
-    if isinstance(value, (list, tuple)):
-        return type(value)(_without_scope(part) for part in value)
-    return value
-
-
-if __name__ == "__main__":
-    answer_with(answer)

@@ -6,6 +6,7 @@ import re
 import sys
 from collections.abc import Sequence
 
+from vfm_ss.cli.sweep_files import look_up
 from vfm_ss.protocol.settings import DATA, DECODERS, SETTINGS
 from vfm_ss.protocol.vfms import FAMILIES, SIZES, VFMS
 from vfm_ss.sweep.factors import DEFAULTS, PATCHES, Product, of_factors, of_settings
@@ -16,7 +17,7 @@ def add_grid(p: argparse.ArgumentParser) -> None:
     """Add the arguments."""
     grid = p.add_argument_group("which runs", "lists with commas or spaces")
     some = "all, or some of "
-    vfms = f"all, {', '.join(FAMILIES)}, timm:NAME, or some of {', '.join(VFMS)}"
+    vfms = f"all, {', '.join(FAMILIES)}, timm:NAME, FILE.py, or some of {', '.join(VFMS)}"
     grid.add_argument("--vfms", nargs="+", metavar="VFM", help=vfms)
     grid.add_argument("--settings", nargs="+", metavar="SETTING", help=some + ", ".join(SETTINGS))
     grid.add_argument("--configs", nargs="+", metavar="FILE", help="config files")
@@ -62,18 +63,15 @@ def product_of(args: argparse.Namespace) -> Product | None:
     if not vfms:
         return None
     files = [name for name in given.get("data", ()) if name.endswith(".py")]
+    own = [name for name in vfms if name.endswith(".py")]
     timm = [name.removeprefix("timm:") for name in vfms if name.startswith("timm:")]
-    known = {}
-    if files or timm:
-        from vfm_ss.cli.data_files import look_up
-
-        known = look_up(files, timm)
-    for file, data in known.items():
+    known = look_up(files, own, timm)
+    for file, data in known.data.items():
         for note in data.notes:
             print(printable(f"{file}: {note}"), file=sys.stderr)
     if settings:
-        return of_settings(vfms, settings)
-    return of_factors(vfms, given, known, _img_size(args.cfg_options or ()))
+        return of_settings(vfms, settings, known.vfms)
+    return of_factors(vfms, given, known.data, known.vfms, _img_size(args.cfg_options or ()))
 
 
 def split_list(names: Sequence[str] | None) -> list[str]:

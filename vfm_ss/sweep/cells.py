@@ -54,20 +54,19 @@ class DataFile:
 
 @dataclass(frozen=True)
 class Model:
-    """A VFM of the table, or a model of timm's.
+    """A VFM of the table, a model of timm's, or one of a file.
 
     Attributes:
         key: Name in config names.
-        size: The letter of its size, where it has one size only.
+        size: The letter of its size, where it has one size only: where it is not of the table.
+        backbone: Arguments of its backbone as the text of a config, where it is not of the table.
+        named: Whether records call it by its key, which is not what the backbone is called.
     """
 
     key: str
     size: str | None = None
-
-    @property
-    def is_timm(self) -> bool:
-        """Whether it is a model of timm's by its name there."""
-        return self.size is not None
+    backbone: tuple[str, ...] = ()
+    named: bool = False
 
 
 @dataclass(frozen=True)
@@ -134,7 +133,7 @@ class Cell:
     @property
     def leaf(self) -> Path | None:
         """The config of the repository that trains it; None where there is none."""
-        own = isinstance(self.data, DataFile) or self.model.is_timm
+        own = isinstance(self.data, DataFile) or self.model.backbone
         written = not own and self.name in _LEAVES
         return MIM / "configs" / "vfm" / f"{self.name}.py" if written else None
 
@@ -150,7 +149,8 @@ def timm_model(name: str) -> Model:
     """
     for word in re.split(r"[_.-]", name):
         if word in _WORDS:
-            return Model(name, _WORDS[word])
+            kind = ('type="TimmViT"', f'model_name="{name}"', "pretrained=True")
+            return Model(name, _WORDS[word], kind)
     raise ValueError(
         f"timm:{name} does not say its size by one of the words {', '.join(_WORDS)}; write a "
         "config with default_hooks=dict(record=dict(size=...)) and give it as --configs"
@@ -194,7 +194,8 @@ def config_text(cell: Cell) -> str:
         interval = max(1, cell.length // _VALIDATIONS)
         lines.append(f"train_cfg = dict(max_iters={cell.length}, val_interval={interval})")
         hooks["checkpoint"] = f"interval={interval}"
-    record = [f'size="{cell.size}"'] if cell.model.is_timm else []
+    record = [f"vfm={cell.model.key!r}"] if cell.model.named else []
+    record += [f"size={cell.size!r}"] if cell.model.backbone else []
     if own:
         record += [f"train_dataset={cell.data.train!r}", f"eval_dataset={cell.data.eval!r}"]
     if record:
@@ -211,9 +212,8 @@ _BASE_CLASSES = "{{_base_.num_classes}}"
 def _backbone(cell: Cell, frozen: bool) -> list[str]:
     own = isinstance(cell.data, DataFile)
     size = repr(cell.crop_size) if own else "{{_base_.crop_size}}"
-    if cell.model.is_timm:
-        kind = ["_delete_=True", 'type="TimmViT"', f'model_name="{cell.model.key}"']
-        kind.append("pretrained=True")
+    if cell.model.backbone:
+        kind = ["_delete_=True", *cell.model.backbone]
     else:
         kind = [f'type="{VFMS[cell.model.key].name}"', f'arch="{SIZES[cell.size]}"']
     return [*kind, f"patch_size={cell.patch}", f"img_size={size}", *["frozen=True"] * frozen]

@@ -48,12 +48,15 @@ class Product:
     left_out: tuple[str, ...] = ()
 
 
-def of_settings(vfms: Sequence[str], settings: Sequence[str]) -> Product:
+def of_settings(
+    vfms: Sequence[str], settings: Sequence[str], own: Mapping[str, Model] | None = None
+) -> Product:
     """Return the cells of VFMs under settings of the paper's.
 
     Args:
-        vfms: Keys of ``VFMS``, families of them, or ``timm:NAME``.
+        vfms: Keys of ``VFMS``, families of them, ``timm:NAME``, or files.
         settings: Keys of ``SETTINGS``; ``all`` stands for all of them.
+        own: What has been read of the files among the VFMs, by their paths.
 
     Raises:
         ValueError: If a name is unknown, or a VFM is not published at the size of a setting.
@@ -66,13 +69,15 @@ def of_settings(vfms: Sequence[str], settings: Sequence[str]) -> Product:
         (s.size, s.patch, s.decoder, s.data, Fraction(1), None) for s in map(SETTINGS.get, names)
     ]
     sizes = list(dict.fromkeys(point[0] for point in points))
-    return _product(vfms, points, f"settings {', '.join(names)}", sizes)
+    models = _models(vfms, own)
+    return _product(vfms, models, points, f"settings {', '.join(names)}", sizes)
 
 
 def of_factors(
     vfms: Sequence[str],
     given: Mapping[str, Sequence[str]],
     files: Mapping[str, DataFile] | None = None,
+    own: Mapping[str, Model] | None = None,
     img_size: tuple[int, int] | None = None,
 ) -> Product:
     """Return the product of factors.
@@ -82,6 +87,7 @@ def of_factors(
         given: Values of each factor of ``DEFAULTS`` as on the command line; ``all`` stands for all
             sizes, patches, decoders or data of the benchmark.
         files: What has been read of the files among the data, by their paths.
+        own: The same of those among the VFMs.
         img_size: Height and width of the crop where an option overrides that of the data.
 
     Raises:
@@ -100,8 +106,10 @@ def of_factors(
     fractions = list(dict.fromkeys(map(parse_fraction, values["fractions"])))
     steps = list(dict.fromkeys(map(parse_steps, values["steps"]))) or [None]
     stated = values["sizes"] if given.get("sizes") else None
-    timm = [_model(name).size for name in vfms if name.startswith(_TIMM)]
-    sizes = stated or list(dict.fromkeys([*values["sizes"], *timm]))
+    models = _models(vfms, own)
+    sizes = stated or list(
+        dict.fromkeys([*values["sizes"], *(model.size for model in models if model.size)])
+    )
     points = [
         (size, int(patch), decoder, where, fraction, _other_steps(where, length))
         for where, length, fraction, decoder, patch, size in itertools.product(
@@ -110,7 +118,7 @@ def of_factors(
     ]
     values["fractions"] = list(map(str, fractions))
     what = " x ".join(f"{name} {', '.join(values[name])}" for name in DEFAULTS if given.get(name))
-    found = _product(vfms, points, what, stated)
+    found = _product(vfms, models, points, what, stated)
     _refuse_impossible(found.cells, img_size)
     return found
 
@@ -132,17 +140,21 @@ def parse_steps(text: str) -> int:
 
 
 def _product(
-    vfms: Sequence[str], points: Sequence[tuple], what: str, sizes: Sequence[str] | None
+    vfms: Sequence[str],
+    models: Sequence[Model],
+    points: Sequence[tuple],
+    what: str,
+    sizes: Sequence[str] | None,
 ) -> Product:
     """Put every VFM under the points of its sizes.
 
     Args:
         vfms: As for `of_settings`.
+        models: The VFMs that they stand for.
         points: The fields of a `Cell` from its size on.
         what: Describes them.
         sizes: The sizes that were asked for; None for the usual one, or a model's only one.
     """
-    models = [_model(name) for name in _expanded(vfms, {**FAMILIES, "all": VFMS})]
     own = {model: _sizes(model, sizes, model.key in vfms) for model in models}
     found = dict.fromkeys(
         Cell(model, *point) for point in points for model in models if point[0] in own[model]
@@ -164,7 +176,7 @@ def _sizes(model: Model, asked: Sequence[str] | None, stated: bool) -> list[str]
     Raises:
         ValueError: If one that was stated by itself is not published at a size asked for.
     """
-    if model.is_timm:
+    if model.size:
         return [model.size] if asked is None or model.size in asked else []
     asked = DEFAULTS["sizes"] if asked is None else asked
     vfm = VFMS[model.key]
@@ -174,13 +186,18 @@ def _sizes(model: Model, asked: Sequence[str] | None, stated: bool) -> list[str]
     return [size for size in asked if SIZES[size] in vfm.archs]
 
 
+def _models(vfms: Sequence[str], own: Mapping[str, Model] | None) -> list[Model]:
+    names = _expanded(vfms, {**FAMILIES, "all": VFMS})
+    return [(own or {}).get(name) or _model(name) for name in names]
+
+
 def _model(name: str) -> Model:
     if name.startswith(_TIMM):
         return timm_model(name.removeprefix(_TIMM))
     if name not in VFMS:
         raise ValueError(
-            f"unknown VFM: {name!r}, expected one of {', '.join(VFMS)}, or timm:NAME for any plain "
-            "ViT of timm"
+            f"unknown VFM: {name!r}, expected one of {', '.join(VFMS)}, timm:NAME for any plain "
+            "ViT of timm, or FILE.py for your own"
         )
     return Model(name)
 
