@@ -4,7 +4,6 @@ Regular files of a stated size only: a named pipe would block for ever, a device
 is executed. Standard library only.
 """
 
-import contextlib
 import json
 import os
 import stat
@@ -17,10 +16,11 @@ from typing import Any, BinaryIO
 JSON_BYTES = 16 * 2**20
 _LOG_BYTES = 2**28
 _LINE_BYTES = 2**20
+#: Read at once, and so allocated at once; most files are smaller.
+_PART_BYTES = 2**15
 
 
-@contextlib.contextmanager
-def opened(path: str | Path, most: int | None = None) -> Iterator[BinaryIO]:
+def opened(path: str | Path, most: int | None = None) -> BinaryIO:
     """Open a regular file to read it.
 
     Args:
@@ -31,20 +31,15 @@ def opened(path: str | Path, most: int | None = None) -> Iterator[BinaryIO]:
         ValueError: If it is no regular file or larger.
         OSError: If it cannot be opened.
     """
-    if not stat.S_ISREG(os.stat(path).st_mode):  # before opening: a device might act on that
-        raise ValueError(f"{path}: not a regular file")
+    _check(path, os.stat(path), most)  # before opening: a device might act on that
     # Should it have become a pipe since, opening does not wait for its other end.
     number = os.open(path, os.O_RDONLY | os.O_CLOEXEC | getattr(os, "O_NONBLOCK", 0))
     try:
-        info = os.fstat(number)
-        if not stat.S_ISREG(info.st_mode):
-            raise ValueError(f"{path}: not a regular file")
-        if most is not None and info.st_size > most:
-            raise ValueError(f"{path}: {info.st_size} bytes, too big, expected at most {most}")
-        with open(number, "rb", closefd=False) as file:
-            yield file
-    finally:
+        _check(path, os.fstat(number), most)
+        return open(number, "rb")
+    except BaseException:
         os.close(number)
+        raise
 
 
 def read(path: str | Path, most: int) -> bytes:
@@ -57,9 +52,12 @@ def read(path: str | Path, most: int) -> bytes:
     Raises:
         ValueError: If it cannot be read, is no regular file or is larger; one line that names it.
     """
+    data = b""
     try:
         with opened(path, most) as file:
-            data = file.read(most + 1)  # it may grow meanwhile, or be one of the kernel's
+            # It may grow meanwhile, or be one of the kernel's, which state no size.
+            while len(data) <= most and (part := file.read(max(_PART_BYTES, len(data)))):
+                data += part
     except OSError as error:
         raise ValueError(f"{path}: cannot be read: {error.strerror or error}") from None
     if len(data) > most:
@@ -153,6 +151,13 @@ def folders(
         subfolders.sort()
         yield folder, subfolders, files
         waiting += [os.path.join(folder, name) for name in reversed(subfolders)]
+
+
+def _check(path: str | Path, info: os.stat_result, most: int | None) -> None:
+    if not stat.S_ISREG(info.st_mode):
+        raise ValueError(f"{path}: not a regular file")
+    if most is not None and info.st_size > most:
+        raise ValueError(f"{path}: {info.st_size} bytes, too big, expected at most {most}")
 
 
 def _is_folder(entry: os.DirEntry) -> bool:

@@ -8,6 +8,8 @@ GAP = "–"
 
 def printable(words: str) -> str:
     """Escape what could steer a terminal or break a line, as file names may hold it."""
+    if words.isprintable():  # nearly always
+        return words
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in words)
 
 

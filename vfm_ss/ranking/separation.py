@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from vfm_ss.protocol.identity import config_hash, describe, differing, texts
+from vfm_ss.protocol.records import Record
 from vfm_ss.protocol.runs import Run
 
 #: What of the config belongs to the VFM, by dotted names: its backbone but for how it is
@@ -126,9 +127,12 @@ def _split(groups: Sequence[_Group], name: str, renamed: dict[int, str]) -> list
 def _groups(runs: Sequence[Run], facts: Sequence[dict[str, object]]) -> list[_Group]:
     """Sort runs by configuration, the one that keeps the name first."""
     found: dict[tuple, _Group] = {}
+    written: dict[int, str] = {}  # many runs share an object
     for run, known in zip(runs, facts, strict=True):
+        if id(known) not in written:
+            written[id(known)] = json.dumps(known, sort_keys=True)
         complete = run.record.config is not None
-        key = (complete, json.dumps(known, sort_keys=True))
+        key = (complete, written[id(known)])
         found.setdefault(key, _Group(known, complete, [])).runs.append(run)
     groups: list[_Group] = []
     # Those of which most is known first: the others join the first that they fit.
@@ -161,18 +165,23 @@ def _order(group: _Group) -> tuple:
 
 def _shared(runs: Iterable[Run]) -> list[dict[str, object]]:
     """Return, for each run, what all VFMs of its setting have to share."""
-    return [
-        {k: v for k, v in (record.config or {}).items() if not _OWN.fullmatch(k)}
-        | _known(
-            {
-                "train_cfg.max_iters": record.max_steps,
-                "train_cfg.effective_batch": record.effective_batch,
-                "crop size": record.crop_size,
-                "training samples": (record.data or {}).get("train_samples"),
-            }
-        )
-        for record in (run.record for run in runs)
-    ]
+    made: dict[tuple, dict[str, object]] = {}
+    return [_shared_by(run.record, made) for run in runs]
+
+
+def _shared_by(record: Record, made: dict[tuple, dict[str, object]]) -> dict[str, object]:
+    found = {
+        "train_cfg.max_iters": record.max_steps,
+        "train_cfg.effective_batch": record.effective_batch,
+        "crop size": record.crop_size,
+        "training samples": (record.data or {}).get("train_samples"),
+    }
+    # A record's checksum is that of its configuration.
+    key = (record.config is not None and record.config_hash, *map(repr, found.values()))
+    if key not in made:
+        config = {k: v for k, v in (record.config or {}).items() if not _OWN.fullmatch(k)}
+        made[key] = config | _known(found)
+    return made[key]
 
 
 def _weights(runs: Iterable[Run]) -> list[dict[str, object]]:
@@ -194,8 +203,13 @@ def _own(runs: Sequence[Run]) -> list[dict[str, object]]:
     unsaid = {(r.seed, r.name) for r in records if r.config is None and r.seed is not None}
     # Runs of one seed by configs of two names are no repetition of each other.
     clash = len(unsaid) > len({seed for seed, _ in unsaid}) or runs[0].vfm in _OF_A_LIBRARY
+    configs = {r.config_hash: r.config for r in records if r.config is not None}
+    own = {
+        checksum: {k: v for k, v in config.items() if _OWN.fullmatch(k)}
+        for checksum, config in configs.items()
+    }
     return [
-        {k: v for k, v in record.config.items() if _OWN.fullmatch(k)}
+        own[record.config_hash]
         if record.config is not None
         else {"config file": record.name}
         if clash
