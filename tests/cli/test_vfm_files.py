@@ -11,6 +11,7 @@ from vfm_ss.cli.sweep_files import answer, look_up, parsed
 from vfm_ss.errors import UsageError
 from vfm_ss.sweep.cells import config_text
 from vfm_ss.sweep.factors import of_factors, of_settings
+from vfm_ss.sweep.plan import expand
 
 OURS = 'backbone = dict(type="DINOv2", arch="small", pretrained=False, drop_path_rate=0.1)\n'
 
@@ -57,6 +58,17 @@ def test_its_own_size_alone_is_trained():
         of_settings(["ours.py"], ["default"], own)
     large = read("ours.py", OURS + "size = 'b'\n")
     assert of_settings(["ours.py"], ["default"], large).cells[0].setting == "default"
+
+
+def test_two_of_one_name_are_refused(tmp_path):
+    for folder in ("a", "b"):
+        Path(folder).mkdir()
+    own = read("a/ours.py", OURS) | read("b/ours.py", OURS + "backbone['drop_path_rate'] = 0.2")
+    product = of_factors(list(own), {}, own=own)
+    with pytest.raises(
+        ValueError, match=r"a/ours\.py and b/ours\.py would both be trained as ours_"
+    ):
+        expand(tmp_path, product)
 
 
 @pytest.mark.parametrize(

@@ -65,7 +65,7 @@ def read_vfm(file: str) -> dict:
         raise ValueError(f"a VFM of the table is called {key!r}, too; rename the file")
     checked_name("file", key, ConfigName(key, size, 16, "linear", "ade20k"))
     text = [f"{name}={value!r}" for name, value in backbone.items()]
-    return {"key": key, "size": size, "backbone": text, "named": True}
+    return {"key": key, "size": size, "backbone": text, "file": file}
 
 
 def _check_type(name: str) -> None:

@@ -60,13 +60,13 @@ class Model:
         key: Name in config names.
         size: The letter of its size, where it has one size only: where it is not of the table.
         backbone: Arguments of its backbone as the text of a config, where it is not of the table.
-        named: Whether records call it by its key, which is not what the backbone is called.
+        file: The file that it was read from; records then call it by its key.
     """
 
     key: str
     size: str | None = None
     backbone: tuple[str, ...] = ()
-    named: bool = False
+    file: str | None = None
 
 
 @dataclass(frozen=True)
@@ -194,7 +194,7 @@ def config_text(cell: Cell) -> str:
         interval = max(1, cell.length // _VALIDATIONS)
         lines.append(f"train_cfg = dict(max_iters={cell.length}, val_interval={interval})")
         hooks["checkpoint"] = f"interval={interval}"
-    record = [f"vfm={cell.model.key!r}"] if cell.model.named else []
+    record = [f"vfm={cell.model.key!r}"] if cell.model.file else []
     record += [f"size={cell.size!r}"] if cell.model.backbone else []
     if own:
         record += [f"train_dataset={cell.data.train!r}", f"eval_dataset={cell.data.eval!r}"]

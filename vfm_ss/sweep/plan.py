@@ -102,7 +102,7 @@ def expand(
 
 
 def _refuse_same_names(cells: Sequence[Cell]) -> None:
-    """Refuse data sets of one name, whose runs would share a folder.
+    """Refuse data sets or VFMs of one name, whose runs would share a folder.
 
     Raises:
         ValueError: If there are two.
@@ -112,8 +112,10 @@ def _refuse_same_names(cells: Sequence[Cell]) -> None:
         other = names.setdefault(cell.name, cell)
         if other is not cell:
             a, b = (getattr(one.data, "file", one.data.name) for one in (other, cell))
+            if a == b:
+                a, b = (one.model.file or one.model.key for one in (other, cell))
             raise ValueError(
-                f"{a} and {b} would both be trained as {cell.name}; give one data set another name"
+                f"{a} and {b} would both be trained as {cell.name}; give one of them another name"
             )
 
 
