@@ -48,6 +48,12 @@ def parser(prog: str) -> argparse.ArgumentParser:
         action="store_true",
         help="also measure images per second, latency and peak memory, for the log and the record",
     )
+    p.add_argument(
+        "--examples",
+        action="store_true",
+        help="also save the predictions of a few validation images beside the record, which the "
+        "report shows; training does so by itself",
+    )
     return p
 
 

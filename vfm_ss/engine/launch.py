@@ -17,6 +17,7 @@ from vfm_ss.run_lock import hold_run
 
 from .batching import per_rank_batch
 from .eval_test import RunRecord, add_tta, test_on_eval_data
+from .evaluations import loader_identity
 from .speed import measure_speed, show_speed
 
 
@@ -86,6 +87,7 @@ def test(
     wait_time: float = 2,
     tta: bool = False,
     fps: bool = False,
+    examples: bool = False,
     eval_data: Sequence[str] | None = None,
 ) -> None:
     """Evaluate a checkpoint.
@@ -104,6 +106,8 @@ def test(
         tta: Average over augmented images, as ``tta_pipeline`` says. The score goes into the record
             beside the checkpoint as ``tta``, not in place of the plain one.
         fps: Measure the speed afterwards, for the log and the record beside the checkpoint.
+        examples: Save predictions of a few validation images beside the checkpoint's record, for
+            the report, as training does.
         eval_data: Data sets to evaluate on instead of the config's own, see
             `vfm_ss.datasets.eval_data`. Each score goes into the record beside the checkpoint.
 
@@ -122,7 +126,11 @@ def test(
         cfg.eval_data = list(eval_data)
     if fps and (tta or eval_data or launcher != "none"):
         raise UsageError("--fps goes without --tta and --eval-data, in one process")
-    record = RunRecord(checkpoint, cfg) if tta or fps else None
+    if examples and (tta or eval_data):
+        raise UsageError("--examples goes without --tta and --eval-data")
+    record = RunRecord(checkpoint, cfg) if tta or fps or examples else None
+    if examples:
+        _save_examples(cfg, record)
     if show or show_dir:
         _show(cfg, show, show_dir, wait_time)
     _save_labels(cfg, out)
@@ -168,6 +176,25 @@ def _save_labels(cfg: Config, out: str | None) -> None:
     if out is not None:
         hooks = cfg.get("custom_hooks") or []
         cfg.custom_hooks = [*hooks, ConfigDict(type="SaveLabelsHook", out_dir=out)]
+
+
+def _save_examples(cfg: Config, record: RunRecord) -> None:
+    """Let the hook save examples in the test, which has to be the validation again.
+
+    Raises:
+        UsageError: If there is no record to save them beside, or the test set is another one.
+    """
+    if record.path is None:
+        raise UsageError("--examples needs the record.json of the run beside the checkpoint")
+    if loader_identity(cfg, cfg.test_dataloader) != loader_identity(cfg, cfg.val_dataloader):
+        raise UsageError(
+            "--examples are of the images of the score in the record, but test_dataloader is "
+            "another set than val_dataloader"
+        )
+    hook = cfg.setdefault("default_hooks", ConfigDict()).get("examples") or {}
+    tested = dict(folder=str(record.path.parent), step=record.step)
+    hook = {"type": "SaveExamplesHook", "count": hook.get("count") or 4, "tested": tested}
+    cfg.default_hooks.examples = ConfigDict(hook)
 
 
 def leaf_config(dataset: ConfigDict) -> ConfigDict:

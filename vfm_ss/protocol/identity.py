@@ -38,7 +38,7 @@ _SECTIONS = (
 #: Hooks that log, save or show, by their class without the prefixes that name variants.
 _HOOKS = re.compile(
     r".*(RuntimeInfo|IterTimer|Logger|Checkpoint|SegVisualization|PaintPredictions|SaveLabels|"
-    r"ImageSize|Record|MemoryProfiler|Profiler|EmptyCache|SyncBuffer)Hook"
+    r"SaveExamples|ImageSize|Record|MemoryProfiler|Profiler|EmptyCache|SyncBuffer)Hook"
 )
 #: Sizes may be one number or two, and a transform's may be left to the model.
 SIZES = ("img_size", "crop_size", "size")

@@ -37,4 +37,5 @@ default_hooks = dict(
     visualization=dict(type="PaintPredictionsHook"),
     image_size=dict(type="ImageSizeHook"),
     record=dict(type="RecordHook"),
+    examples=dict(type="SaveExamplesHook"),
 )

@@ -1,6 +1,7 @@
 from vfm_ss.compat.runner import use_monotonic_timer
 
 from .checkpoint_hook import AtomicCheckpointHook
+from .examples_hook import SaveExamplesHook
 from .image_size_hook import ImageSizeHook
 from .prediction_hooks import PaintPredictionsHook, SaveLabelsHook
 from .record_hook import RecordHook
@@ -12,6 +13,7 @@ __all__ = [
     "ImageSizeHook",
     "PaintPredictionsHook",
     "RecordHook",
+    "SaveExamplesHook",
     "SaveLabelsHook",
 ]
 
