@@ -61,7 +61,7 @@ def test_the_report_shows_it_where_there_is_any(analysis, make_record):
     assert len(table.rows) == 4
     assert table.shown()[0][2:6] == ["61.00", "105.0", "19.1 ms", "–"]
     series = plot_data(analysis, "default")["speeds"]
-    assert [len(s["rate"]) for s in series] == [3, 1]
+    assert [len(s["x"]) for s in series] == [3, 1]
     figure = speed_figure(analysis)
     lines = figure.axes[0].get_lines()
     assert sorted(x for line in lines for x in line.get_xdata()) == [20.0, 90.0, 105.0, 200.0]

@@ -48,6 +48,32 @@ def costs(cells: pd.DataFrame, baseline: str) -> pd.DataFrame:
     )
 
 
+def model_costs(cells: pd.DataFrame) -> pd.DataFrame:
+    """List score and training time of every VFM under every setting, where the time is known.
+
+    Args:
+        cells: Result of `ranking.scores`.
+
+    Returns:
+        ``setting``, ``vfm``, ``miou`` (mean), ``train_seconds`` and ``params`` (trainable; medians
+        over the seeds), and in words ``device``: times on different ones cannot be compared.
+    """
+    rows = []
+    for (setting, vfm), cell in cells.iterrows():
+        known = _cell(cell["runs"])
+        if known["train_seconds"] is not None:
+            devices = (
+                f"{device or 'unknown device'}{f' x {size}' if (size or 1) > 1 else ''}"
+                for device, size in known["device"]
+            )
+            device = " and ".join(sorted(devices))
+            row = {"setting": setting, "vfm": vfm, "miou": cell["mean"], "device": device}
+            rows.append({**row, "train_seconds": known["train_seconds"], "params": known["params"]})
+    return pd.DataFrame(
+        rows, columns=["setting", "vfm", "miou", "device", "train_seconds", "params"]
+    )
+
+
 def _cell(runs: list) -> dict:
     """Median over the seeds of one VFM under one setting."""
     records = [run.record for run in runs if run.record is not None]

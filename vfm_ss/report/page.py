@@ -17,6 +17,7 @@ from jinja2 import Environment, PackageLoader
 from plotly.offline import get_plotlyjs
 
 from vfm_ss.ranking.analysis import Analysis
+from vfm_ss.report.examples import example_blocks
 from vfm_ss.report.plot_data import plot_data
 from vfm_ss.report.table_data import Table, Value, certainty, p_value, raw, title
 from vfm_ss.report.tables import all_tables, count, models_table, prediction_table, summary
@@ -55,6 +56,7 @@ def page(a: Analysis, folder: str | Path, target: str) -> str:
         models=[_table(models_table(a, s), anchors) for s in a.settings],
         predictions=[_table(prediction_table(a, s), anchors) for s in a.settings],
         runs=_runs(a, tables["runs"], Path(folder)),
+        examples=example_blocks(a),
         data=plot_data(a, target),
         several=len(a.settings) > 1,
         many=len(a.settings) > 2,

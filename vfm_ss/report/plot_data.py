@@ -5,6 +5,7 @@ import math
 import pandas as pd
 
 from vfm_ss.ranking.analysis import Analysis
+from vfm_ss.ranking.cost import model_costs
 from vfm_ss.ranking.speed import speeds
 from vfm_ss.report.interaction_tables import pair_title
 from vfm_ss.report.table_data import title
@@ -66,19 +67,24 @@ def plot_data(a: Analysis, target: str) -> dict:
             }
             for i in a.interactions
         ],
-        "speeds": [
-            {
-                "label": f"{title(setting)}: {measured}",
-                "vfm": [vfms.index(vfm) for vfm in rows["vfm"]],
-                "rate": [float(v) for v in rows["images_per_second"]],
-                "miou": [float(v) for v in rows["miou"]],
-            }
-            for (setting, measured), rows in speeds(a.cells).groupby(
-                ["setting", "measured"], sort=False
-            )
-        ],
+        "speeds": _series(speeds(a.cells), "measured", "images_per_second", vfms),
+        "times": _series(model_costs(a.cells), "device", "train_seconds", vfms),
         "classes": [_class_iou(a, s, vfms) for s in settings],
     }
+
+
+def _series(table: pd.DataFrame, apart: str, x: str, vfms: list[str]) -> list[dict]:
+    """Return scores against a column: a series for each setting and value of ``apart``."""
+    several = table[apart].nunique() > 1
+    return [
+        {
+            "label": f"{title(setting)}, {value}" if several else title(setting),
+            "vfm": [vfms.index(vfm) for vfm in rows["vfm"]],
+            "x": [float(v) for v in rows[x]],
+            "miou": [float(v) for v in rows["miou"]],
+        }
+        for (setting, value), rows in table.groupby(["setting", apart], sort=False)
+    ]
 
 
 def _columns(frame: pd.DataFrame) -> list[list]:

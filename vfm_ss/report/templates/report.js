@@ -1,6 +1,7 @@
 "use strict";
 const data = JSON.parse(document.getElementById("data").textContent);
 const GREY = "#AEB4BC", DARK_INK = "#1f252d"; // the latter on the light cells of a heat map
+const ROUND = [-2, -1, 0, 1, 2, 3, 4].flatMap((p) => [1, 2, 5].map((k) => k * 10 ** p)); // for logarithmic axes
 let BLUE, ORANGE, INK, LINE, PAPER; // the page's, light or dark
 function readColours() {
   const style = getComputedStyle(document.documentElement);
@@ -12,12 +13,17 @@ const range = (n) => [...Array(n).keys()];
 // Plotly reads a little HTML in its texts; a name is never markup.
 const plain = (text) => String(text).replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;");
 const fixed = (x, digits = 2) => x.toFixed(digits).replace("-", "−");
-const wrap = (text, width) => plain(text).split(" ").reduce((lines, word) => {
+const wrap = (text, width) => String(text).split(" ").flatMap((word) => word.match(new RegExp(`.{1,${width}}`, "gu")) || [""]).reduce((lines, word) => {
   const last = lines.length - 1;
   if (last >= 0 && (lines[last] + " " + word).length <= width) lines[last] += " " + word;
   else lines.push(word);
   return lines;
-}, []).join("<br>");
+}, []).map(plain).join("<br>");
+// Beside an axis, and at a point; on a phone there is little room.
+const tick = (text, width = 16) => (narrow() ? wrap(text, width) : plain(text));
+const near = (text) => plain(narrow() && text.length > 18 ? `${text.slice(0, 17)}…` : text);
+// Towards the middle of the plot.
+const inwards = (xs) => xs.map((x) => (x - Math.min(...xs) <= (Math.max(...xs) - Math.min(...xs)) / 2 ? "top right" : "top left"));
 const vfms = data.vfms.map(plain), settings = data.settings.map(plain);
 
 function draw(id, traces, layout) {
@@ -28,8 +34,8 @@ function draw(id, traces, layout) {
     modebar: { bgcolor: "rgba(0,0,0,0)", color: "#a3abb5", activecolor: BLUE },
     margin: { l: 8, r: 12, t: narrow() ? 8 : 34, b: 40 }, dragmode: narrow() ? false : "zoom", showlegend: false, ...layout,
     legend: { orientation: "h", x: 0, y: 1, yanchor: "bottom", traceorder: "normal" },
-    xaxis: { ...axis, ...layout.xaxis, title: { standoff: 10, ...layout.xaxis.title } },
-    yaxis: { ...axis, ...layout.yaxis, title: { standoff: 10, ...layout.yaxis.title } },
+    xaxis: { ...axis, ...layout.xaxis, title: { standoff: 10, text: wrap(layout.xaxis.title?.text || "", narrow() ? 30 : 100) } },
+    yaxis: { ...axis, ...layout.yaxis, title: { standoff: 10, text: wrap(layout.yaxis.title?.text || "", narrow() ? 40 : 60) } },
   }, { responsive: true, displaylogo: false, displayModeBar: narrow() ? false : "hover",
     modeBarButtons: [["toImage", "zoom2d", "pan2d", "resetScale2d"]] }); // none that goes online
 }
@@ -58,13 +64,13 @@ function drawTau() {
     height: 110 + (narrow() ? 46 : 38) * rows.length, showlegend: true,
     xaxis: { range: [low - 0.04, 1.04], title: { text: "Kendall's τ" }, tickformat: ".2~f" },
     yaxis: { range: [rows.length - 0.5, -0.5], tickvals: y, showgrid: false, zeroline: false,
-      ticktext: rows.map((t) => (narrow() ? wrap(t.label, 16) : plain(t.label))) },
+      ticktext: rows.map((t) => tick(t.label)) },
   });
 }
 
 function drawMatrix() {
   const z = data.matrix.map((row, i) => row.map((tau, j) => (i === j ? null : tau)));
-  const names = settings.map((s) => (narrow() ? wrap(s, 10) : s));
+  const names = data.settings.map((s) => tick(s, 14));
   draw("plot-matrix", [{ type: "heatmap", x: range(names.length), y: range(names.length), z, zmin: -1, zmax: 1, xgap: 2, ygap: 2,
     colorscale: [[0, "#ee8a62"], [0.5, "#f7f7f7"], [1, "#5b9fd0"]],
     text: z.map((row) => row.map((tau) => (tau === null ? "" : fixed(tau)))), texttemplate: "%{text}",
@@ -94,11 +100,11 @@ function drawRanks() {
   })), {
     height: (narrow() ? 150 : 90) + 30 * vfms.length,
     margin: { l: 8, r: narrow() ? 12 : 90, t: narrow() ? 8 : 34, b: 40 },
-    xaxis: { tickvals: x, ticktext: data.settings.map((s) => (narrow() ? plain(s) : wrap(s, 12))), showgrid: false, zeroline: false,
+    xaxis: { tickvals: x, ticktext: data.settings.map((s) => wrap(s, narrow() ? 14 : 12)), showgrid: false, zeroline: false,
       range: [-0.2, last + 0.2], tickangle: narrow() ? -60 : 0, tickfont: { size: narrow() ? 10 : 13 } },
     yaxis: { autorange: "reversed", showgrid: false, zeroline: false, showline: false,
       tickvals: range(vfms.length).map((m) => data.rank[data.baseline][m]),
-      ticktext: vfms.map((name, m) => (data.rank[data.baseline][m] === null ? "" : name)) },
+      ticktext: data.vfms.map((name, m) => (data.rank[data.baseline][m] === null ? "" : tick(name))) },
     annotations: narrow() ? [] : range(vfms.length).filter((m) => data.rank[last][m] !== null).map((m) => ({
       x: last, y: data.rank[last][m], text: vfms[m], xanchor: "left", xshift: 10, showarrow: false, font: { color: shade(m, vfms.length) } })),
   });
@@ -120,7 +126,7 @@ function drawModels(s) {
   });
   draw("plot-models", traces, { height: 120 + 30 * rows.length, showlegend: true, bargap: 0.3,
     xaxis: { rangemode: "tozero", title: { text: "mIoU in percent" } },
-    yaxis: { range: [rows.length - 0.5, -0.5], tickvals: y, ticktext: rows.map((m) => vfms[m]), showgrid: false, zeroline: false } });
+    yaxis: { range: [rows.length - 0.5, -0.5], tickvals: y, ticktext: rows.map((m) => tick(data.vfms[m])), showgrid: false, zeroline: false } });
   document.querySelectorAll(".of-setting").forEach((part, i) => { part.hidden = i !== s; });
   drawCurves(s);
   drawClasses(s, rows);
@@ -148,7 +154,7 @@ function drawClasses(s, rows) {
   if (!classes) return;
   const names = classes.names.map(plain), flip = narrow() || names.length < 30;
   const z = flip ? names.map((_, c) => rows.map((m) => classes.iou[m][c])) : rows.map((m) => classes.iou[m]);
-  const x = flip ? rows.map((m) => vfms[m]) : names, y = flip ? names : rows.map((m) => vfms[m]);
+  const short = rows.map((m) => tick(data.vfms[m])), x = flip ? short : names, y = flip ? names : short;
   const few = x.length <= (narrow() ? 5 : 14);
   draw("plot-classes", [{ type: "heatmap", z, texttemplate: few ? "%{z:.1f}" : "", textfont: { size: narrow() ? 9 : 11 }, x: range(x.length), y: range(y.length), zmin: 0, zmax: 100, colorscale: "Viridis", hoverongaps: false,
     customdata: z.map((row, i) => row.map((_, j) => `${y[i]}, ${x[j]}`)),
@@ -174,11 +180,11 @@ function drawPairs(i, j) {
   draw("plot-pairs", [
     { type: "scatter", mode: "lines", ...lines, line: { color: ORANGE, width: 1.6 }, opacity: 0.65, hoverinfo: "skip" },
     { type: "scatter", mode: "markers+text", x: both.map((m) => data.mean[i][m]), y: both.map((m) => data.mean[j][m]),
-      error_x: bars(i), error_y: bars(j), marker: { color: BLUE, size: 11 }, text: both.map((m) => vfms[m]),
-      textposition: "top left", textfont: { size: narrow() ? 10 : 12 }, cliponaxis: false,
-      hovertemplate: `<b>%{text}</b><br>${settings[i]}: %{x:.2f} %<br>${settings[j]}: %{y:.2f} %<extra></extra>` },
+      error_x: bars(i), error_y: bars(j), marker: { color: BLUE, size: 11 }, text: both.map((m) => near(data.vfms[m])),
+      customdata: both.map((m) => vfms[m]), textposition: inwards(both.map((m) => data.mean[i][m])), textfont: { size: narrow() ? 10 : 12 },
+      hovertemplate: `<b>%{customdata}</b><br>${settings[i]}: %{x:.2f} %<br>${settings[j]}: %{y:.2f} %<extra></extra>` },
   ], { height: narrow() ? 420 : 520, margin: { l: 8, r: 20, t: 34, b: 40 },
-    xaxis: { title: { text: `${settings[i]}, mIoU in percent` } }, yaxis: { title: { text: `${settings[j]}, mIoU in percent` } } });
+    xaxis: { title: { text: `${data.settings[i]}, mIoU in percent` } }, yaxis: { title: { text: `${data.settings[j]}, mIoU in percent` } } });
   byId("pairs-note").textContent = i === j ? "Choose two settings." :
     `${flipped} of ${pairs} pairs change their order (orange lines)` +
     (data.matrix[i][j] === null ? "." : `; τ = ${fixed(data.matrix[i][j])}.`);
@@ -194,8 +200,8 @@ function drawPredict(t) {
     { type: "scatter", mode: "lines+markers", name: "best for its time", x: front.map((r) => r.cost), y: front.map((r) => r.tau),
       line: { shape: "hv", color: BLUE, width: 2 }, marker: { size: 13 }, text: front.map(label), hovertemplate: "%{text}<extra></extra>" },
   ], { height: 420, showlegend: true,
-    xaxis: { type: "log", tickvals: [-2, -1, 0, 1, 2, 3].flatMap((p) => [1, 2, 5].map((k) => k * 10 ** p)), title: { text: `training time relative to ${settings[data.baseline]}` } },
-    yaxis: { title: { text: narrow() ? "Kendall's τ" : `Kendall's τ to ${settings[t]}` } } });
+    xaxis: { type: "log", tickvals: ROUND, title: { text: `training time relative to ${data.settings[data.baseline]}` } },
+    yaxis: { title: { text: `Kendall's τ to ${data.settings[t]}` } } });
   document.querySelectorAll(".of-target").forEach((part, i) => { part.hidden = i !== t; });
 }
 
@@ -204,23 +210,37 @@ function drawInteraction(k) {
   draw("plot-interaction", [
     { type: "scatter", mode: "lines", x: ends, y: ends, line: { color: GREY, width: 1.5 }, hoverinfo: "skip" },
     { type: "scatter", mode: "markers+text", x: pair.predicted, y: pair.measured, marker: { color: BLUE, size: 11 },
-      text: pair.vfm.map((m) => vfms[m]), textposition: "top left", textfont: { size: narrow() ? 10 : 12 }, cliponaxis: false,
-      customdata: pair.predicted.map((x, i) => fixed(pair.measured[i] - x)),
-      hovertemplate: "<b>%{text}</b><br>predicted %{x:.2f} %, measured %{y:.2f} %<br>error %{customdata}<extra></extra>" },
+      text: pair.vfm.map((m) => near(data.vfms[m])), textposition: inwards(pair.predicted), textfont: { size: narrow() ? 10 : 12 },
+      customdata: pair.predicted.map((x, i) => [vfms[pair.vfm[i]], fixed(pair.measured[i] - x)]),
+      hovertemplate: "<b>%{customdata[0]}</b><br>predicted %{x:.2f} %, measured %{y:.2f} %<br>error %{customdata[1]}<extra></extra>" },
   ], { height: narrow() ? 400 : 460, margin: { l: 8, r: 20, t: 34, b: 40 },
     xaxis: { title: { text: "predicted by adding up both changes, mIoU in percent" } }, yaxis: { title: { text: "measured, mIoU in percent" } } });
 }
 
-// One series for each setting and way of measuring: speeds of different devices are not compared.
-function drawSpeed() {
-  const marks = ["circle", "square", "diamond", "cross", "triangle-up", "star"];
-  draw("plot-speed", data.speeds.map((s, k) => (
-    { type: "scatter", mode: "markers+text", name: s.label, x: s.rate, y: s.miou,
-      marker: { size: 11, symbol: marks[k % marks.length] },
-      text: s.vfm.map((m) => vfms[m]), textposition: "top center", textfont: { size: narrow() ? 10 : 12 }, cliponaxis: false,
-      hovertemplate: "<b>%{text}</b><br>%{x:.1f} images/s, %{y:.2f} %<extra></extra>" })),
-  { height: narrow() ? 400 : 460, margin: { l: 8, r: 20, t: 34, b: 40 }, showlegend: true, legend: { orientation: "h", y: -0.2 },
-    xaxis: { title: { text: "images per second" }, rangemode: "tozero" }, yaxis: { title: { text: "mIoU in percent" } } });
+// A colour for each model and a mark for each setting and device or way of measuring, which are not compared.
+function drawScatter(id, series, words, log) {
+  const marks = ["circle", "square", "diamond", "cross", "triangle-up", "star", "x", "pentagon", "hexagram", "triangle-down"];
+  const xs = series.flatMap((s) => s.x), named = xs.length <= (narrow() ? 4 : 10);
+  const middle = (Math.min(...xs) + Math.max(...xs)) / 2, shown = range(vfms.length).filter((m) => series.some((s) => s.vfm.includes(m)));
+  const entry = (name, marker) => ({ type: "scatter", mode: "markers", name: wrap(name, narrow() ? 34 : 60), x: [null], y: [null], marker: { size: 11, ...marker } });
+  draw(id, [
+    ...series.map((s, k) => (
+      { type: "scatter", mode: named ? "markers+text" : "markers", showlegend: false, x: s.x, y: s.miou,
+        marker: { size: 11, symbol: marks[k % marks.length], color: s.vfm.map((m) => shade(m, vfms.length)) },
+        text: s.vfm.map((m) => near(data.vfms[m])), textposition: s.x.map((x) => (x < middle ? "top right" : "top left")), textfont: { size: narrow() ? 10 : 12 },
+        customdata: s.vfm.map((m) => `<b>${vfms[m]}</b>, ${plain(s.label)}`),
+        hovertemplate: "%{customdata}<br>%{x:.4~g}, %{y:.2f} %<extra></extra>" })),
+    ...(named ? [] : shown.map((m) => entry(data.vfms[m], { color: shade(m, vfms.length) }))),
+    ...series.map((s, k) => entry(s.label, { color: GREY, symbol: marks[k % marks.length] })),
+  ], { height: (narrow() ? 400 + 18 * (series.length + shown.length) : 460 + 8 * (series.length + shown.length)), showlegend: true,
+    xaxis: { title: { text: words }, ...(log ? { type: "log", tickvals: ROUND } : { rangemode: "tozero" }) },
+    yaxis: { title: { text: "mIoU in percent" } } });
+}
+
+function drawTimes() {
+  const longest = Math.max(...data.times.flatMap((s) => s.x));
+  const [unit, words] = longest > 7200 ? [3600, "hours"] : longest > 300 ? [60, "minutes"] : [1, "seconds"];
+  drawScatter("plot-time", data.times.map((s) => ({ ...s, x: s.x.map((x) => x / unit) })), `training time in ${words}`, true);
 }
 
 function choices(id, chosen, changed, names = data.settings) {
@@ -284,9 +304,17 @@ const y = several && choices("pick-y", first, () => drawPairs(x(), y()));
 const target = many && choices("pick-target", data.target, () => drawPredict(target()));
 const interaction = data.interactions.length > 0 &&
   choices("pick-interaction", 0, () => drawInteraction(interaction()), data.interactions.map((pair) => pair.label));
+const blocks = [...document.querySelectorAll(".of-examples")];
+const showExamples = (chosen) => blocks.forEach((block, i) => { block.hidden = i !== chosen; });
+if (blocks.length > 1) {
+  const names = blocks.map((block) => block.querySelector("h3").textContent);
+  const chosen = choices("pick-examples", 0, () => showExamples(chosen()), names);
+  showExamples(0);
+}
 function drawAll() {
   if (interaction) drawInteraction(interaction());
-  if (byId("plot-speed")) drawSpeed();
+  if (byId("plot-speed")) drawScatter("plot-speed", data.speeds, "images per second", false);
+  if (byId("plot-time")) drawTimes();
   if (several) { if (byId("plot-tau")) drawTau(); drawRanks(); drawPairs(x(), y()); }
   if (many) { drawMatrix(); drawPredict(target()); }
   drawModels(setting());
