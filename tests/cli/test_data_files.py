@@ -164,3 +164,39 @@ def test_another_process_is_asked(tmp_path):
     assert found.notes == ("no crop_size: 512x512", "no steps: 20000")
     with pytest.raises(UsageError, match=r"data file none\.py: the file does not exist"):
         answer({"data": ["none.py"], "vfms": [], "timm": []})
+
+
+class TestDINOv3Probe:
+    """The recipe's augmentation on data of one's own, unless the file has another."""
+
+    @pytest.mark.parametrize("more", ["", "data.update(pipeline=PLAIN)\n"])
+    def test_it_is_the_recipe_s(self, more, tmp_path):
+        plain = '[dict(type="LoadRandomCrop"), dict(type="PackSegInputs")]'
+        text = FOLDER.format(root=tmp_path).replace(
+            "train_dataloader =", f"{more}train_dataloader ="
+        )
+        data = facts("my.py", text.replace("PLAIN", plain))
+        assert not data.own_pipeline
+        cell, cfg = config(data, decoders=["dinov3-probe"], fractions=["1/16"], steps=["800"])
+        assert cell.name == "mae_b16_dinov3-probe_fields_f16_800steps"
+        load, pack = cfg.train_dataloader.dataset.pipeline
+        assert (load.scale_relative_to, load.max_class_share, load.pad_value) == (
+            "cover", 0.75, "mean"
+        )  # fmt: skip
+        assert pack.type == "PackSegInputs"
+        assert cfg.train_dataloader.dataset.fraction == "1/16"
+        assert cfg.val_dataloader.dataset.pipeline[0].type == (
+            "LoadRandomCrop" if more else "LoadImage"
+        )
+        assert (cfg.param_scheduler.warmup, cfg.train_cfg.max_iters) == (30, 800)
+        assert cfg.model.decode_head.num_classes == 3
+
+    def test_the_file_s_own_pipeline_is_kept_and_the_config_says_so(self):
+        data = facts("their.py", MMSEG)
+        assert data.own_pipeline
+        cell, cfg = config(data, decoders=["dinov3-probe"])
+        steps = cfg.train_dataloader.dataset.dataset.pipeline
+        assert [step.type for step in steps][:3] == [
+            "LoadImageFromFile", "LoadAnnotations", "RandomCrop"
+        ]  # fmt: skip
+        assert "not as DINOv3 does" in config_text(cell)

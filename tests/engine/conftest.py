@@ -15,6 +15,7 @@ from mmengine.logging import MessageHub, MMLogger
 from mmengine.model import BaseModel
 from mmengine.registry import DATASETS, METRICS, MODELS
 from mmengine.runner import Runner
+from mmengine.structures import PixelData
 from mmengine.visualization import Visualizer
 from mmseg.structures import SegDataSample
 from torch import nn
@@ -41,6 +42,27 @@ class ToyDataset(BaseDataset):
             inputs=torch.from_numpy(noise + info["x"] / 23),
             data_samples=SegDataSample(metainfo=info),
         )
+
+
+@DATASETS.register_module(force=True)
+class ToyMaps(BaseDataset):
+    """Random images of 32 x 32 whose halves are two classes."""
+
+    METAINFO: ClassVar = dict(classes=("a", "b"))
+
+    def load_data_list(self):
+        return [dict(img_path=f"{k}.jpg", k=k) for k in range(23)]
+
+    def prepare_data(self, idx):
+        info = self.get_data_info(idx)
+        generator = torch.Generator().manual_seed(info["k"])
+        image = torch.randint(0, 256, (3, 32, 32), generator=generator, dtype=torch.uint8)
+        labels = torch.zeros(1, 32, 32, dtype=torch.long)
+        labels[:, :, 16 if info["k"] % 2 else 8 :] = 1
+        image[:, labels[0] == 1] //= 2
+        meta = dict(img_path=info["img_path"], img_shape=(32, 32), ori_shape=(32, 32))
+        sample = SegDataSample(gt_sem_seg=PixelData(data=labels), metainfo=meta)
+        return dict(inputs=image, data_samples=sample)
 
 
 @MODELS.register_module(force=True)

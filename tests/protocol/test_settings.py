@@ -6,12 +6,15 @@ import pytest
 
 from vfm_ss.protocol.settings import (
     DATA,
+    DECODERS,
     SETTINGS,
     ConfigName,
     all_config_names,
     config_name,
+    decoder_name,
     parse_config_name,
     setting_name,
+    split_decoder,
 )
 from vfm_ss.protocol.vfms import FAMILIES, VFMS
 
@@ -170,3 +173,28 @@ def test_a_vfm_is_refused_at_a_size_at_which_it_is_not_published():
     with pytest.raises(ValueError, match="arch of AIMv2 must be 'large', got 'base'"):
         config_name("aimv2", "default")
     assert config_name("aimv2", "large") == "aimv2_l16_linear_ade20k"
+
+
+@pytest.mark.parametrize("decoder", DECODERS)
+def test_a_decoder_is_its_head_and_whether_the_encoder_is_frozen(decoder):
+    """What a record is called is the cell of a sweep, for each pair of head and freezing once."""
+    heads = {"dinov3-probe": ("bn-linear", True), "probe": ("linear", True)}
+    default = (decoder.removesuffix("-probe"), decoder.endswith("-probe"))
+    assert decoder_name(*heads.get(decoder, default)) == decoder
+    found = [split_decoder(other) for other in DECODERS]
+    assert found.count(split_decoder(decoder)) == 1
+    assert split_decoder(decoder)[1] == decoder.endswith("probe")
+
+
+def test_the_head_of_dinov3_s_probe_on_a_trained_encoder_is_no_probe():
+    assert decoder_name("bn-linear", frozen=False) == "bn-linear"
+    assert decoder_name("linear", frozen=True) == "probe"
+    assert decoder_name("myhead", frozen=True) == "myhead-probe"
+
+
+def test_dinov3_s_probe_is_a_setting_of_its_own():
+    name = parse_config_name("dinov3_b16_dinov3-probe_ade20k")
+    assert (name.vfm, name.decoder, name.setting) == (
+        "dinov3", "dinov3-probe", "b16_dinov3-probe_ade20k"
+    )  # fmt: skip
+    assert setting_name("b", 16, "probe", "ade20k", "ade20k") == "probe"

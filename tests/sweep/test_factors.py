@@ -197,6 +197,28 @@ class TestConfigs:
             "model.decode_head.type": "EoMTHead",
             "model.test_cfg.window_batch": 4,
         }
+        recipe = {
+            "model.backbone.frozen": True,
+            "model.decode_head.type": "BatchNormLinearHead",
+            "model.test_cfg.stride": 2 / 3,
+            "optim_wrapper.optimizer.lr": 1e-3,
+            "optim_wrapper.optimizer.weight_decay": 1e-3,
+            "optim_wrapper.precision": "fp32",
+            "param_scheduler.type": "WarmupOneCycleLR",
+            "param_scheduler.warmup": 750,
+            "param_scheduler.warmup_ratio": 1e-6,
+            "train_dataloader.dataset.pipeline.0.distortion.hue_delta": 90,
+            "train_dataloader.dataset.pipeline.0.max_class_share": 0.75,
+            "train_dataloader.dataset.pipeline.0.pad_value": "mean",
+            "train_dataloader.dataset.pipeline.0.scale_relative_to": "cover",
+        }
+        assert changed(decoder="dinov3-probe") == recipe
+        forty = {"train_cfg.max_iters": 40_000, "param_scheduler.warmup": 1500}
+        assert changed(decoder="dinov3-probe", steps=40_000) == recipe | forty
+        sampled = changed(decoder="dinov3-probe", fraction=Fraction(1, 16), steps=300)
+        assert sampled["param_scheduler.warmup"] == 11
+        assert sampled["train_dataloader.dataset.fraction"] == "1/16"
+        assert sampled["train_dataloader.dataset.pipeline.0.scale_relative_to"] == "cover"
         timm = of(model=timm_model("vit_base_patch16_dinov3.lvd1689m"))[0]
         assert timm.model.backbone == dict(
             type="TimmViT", model_name="vit_base_patch16_dinov3.lvd1689m", pretrained=True,

@@ -57,6 +57,7 @@ def read_data(file: str) -> dict:
         "num_classes": classes,
         "steps": steps,
         "text": text,
+        "own_pipeline": _has_pipeline(cfg.train_dataloader.dataset),
         "notes": notes,
     }
 
@@ -139,6 +140,14 @@ def _text(cfg) -> tuple[str, list[str]]:
     if cfg.get("test_dataloader") is None:
         lines.append("test_dataloader = val_dataloader")
     return "\n".join(lines), left_out
+
+
+def _has_pipeline(dataset: Mapping) -> bool:
+    """Return whether it says how images are loaded in another way than the benchmark's."""
+    steps = dataset.get("pipeline") or ()
+    plain = [step.get("type") for step in steps] in ([], ["LoadRandomCrop", "PackSegInputs"])
+    options = any(set(step) - {"type", "_scope_"} for step in steps)
+    return not plain or options or "dataset" in dataset or "datasets" in dataset
 
 
 def _is_protocol(key: str, value) -> bool:

@@ -4,7 +4,7 @@ from .hooks import *  # noqa: F403
 from .optim_constructor import GroupedOptimWrapperConstructor
 from .optim_wrapper import MixedPrecisionOptimWrapper
 from .sampler import PositionSampler
-from .schedulers import FullPolyLR
+from .schedulers import FullPolyLR, WarmupOneCycleLR
 from .train_loop import OptimStepTrainLoop
 
 __all__ = [
@@ -13,4 +13,5 @@ __all__ = [
     "MixedPrecisionOptimWrapper",
     "OptimStepTrainLoop",
     "PositionSampler",
+    "WarmupOneCycleLR",
 ]

@@ -7,7 +7,12 @@ _CONTINUE = "continue with --resume"
 
 
 def explain(
-    error: RuntimeError, step: int, micro_batch: int, num_processes: int, mixing: bool = False
+    error: RuntimeError,
+    step: int,
+    micro_batch: int,
+    num_processes: int,
+    mixing: bool = False,
+    whole_batch: str | None = None,
 ) -> str | None:
     """Explain an error of torch.
 
@@ -17,6 +22,7 @@ def explain(
         micro_batch: Images per forward pass.
         num_processes: Number of processes.
         mixing: Whether the results depend on the micro-batch.
+        whole_batch: Class of the head that has to be shown these images at once.
 
     Returns:
         One line; None where torch's own message says more.
@@ -31,6 +37,8 @@ def explain(
         )
         remedy = (
             f"use --micro-batch {smaller} (train_cfg.micro_batch={smaller}), which {effect}"
+            if micro_batch > 1 and whole_batch is None
+            else f"{whole_batch} needs them at once: use more processes or another device"
             if micro_batch > 1
             else "the micro-batch is 1 already: use more processes or another device"
         )

@@ -5,6 +5,7 @@ import warnings
 from collections.abc import Iterator
 
 import torch
+from mmengine.dist import get_world_size
 from mmengine.structures import PixelData
 from mmseg.structures import SegDataSample
 from torch import Tensor, nn
@@ -54,7 +55,7 @@ def check_heads(model: nn.Module) -> list[str]:
             )
         if hasattr(head, "loss") and not hasattr(head, "begin_step"):
             found += _try_losses(name, head)
-    norms = _batch_norms(model)
+    norms = [name for name in _batch_norms(model) if not _is_over_all(model, name)]
     if norms:
         more = f" and {len(norms) - 1} more" if len(norms) > 1 else ""
         found.append(f"batch norm ({norms[0]}{more})")
@@ -93,6 +94,22 @@ def _batch_norms(model: nn.Module) -> list[str]:
     names = [n for n, m in model.named_modules() if is_batch_norm(m) and m.training]
     model.train(was_training)
     return names
+
+
+def whole_batch_head(model: nn.Module) -> str | None:
+    """Return the class of the head that has to be shown all images of a step; None without one."""
+    for _, head in heads(model):
+        if getattr(head, "whole_batch", False):
+            return type(head).__name__
+    return None
+
+
+def _is_over_all(model: nn.Module, norm: str) -> bool:
+    """Return whether a norm is over all images of a step, whatever the processes are."""
+    owner = next((head for name, head in heads(model) if norm.startswith(f"{name}.")), None)
+    # mmengine replaces SyncBatchNorm where there is one process.
+    synced = get_world_size() == 1 or isinstance(model.get_submodule(norm), nn.SyncBatchNorm)
+    return getattr(owner, "whole_batch", False) and synced
 
 
 def _gradient(head: nn.Module, images: slice) -> Tensor:

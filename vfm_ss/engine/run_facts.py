@@ -15,6 +15,7 @@ from vfm_ss.compat.mmseg_datasets import is_subset
 from vfm_ss.datasets.probe import parts
 from vfm_ss.files import sha256
 from vfm_ss.protocol.identity import config_hash, identity
+from vfm_ss.protocol.settings import decoder_name
 from vfm_ss.protocol.vfms import SIZES
 from vfm_ss.version import __version__
 
@@ -33,14 +34,12 @@ def describe_setting(model: nn.Module, runner: Runner) -> dict:
     """Return the fields of a record that say VFM and setting."""
     backbone, head = model.backbone, model.decode_head
     # Only a key of its own: a head derived from ours is another decoder.
-    decoder = vars(type(head)).get("key", type(head).__name__.lower())
-    if getattr(backbone, "frozen", False):
-        decoder = "probe" if decoder == "linear" else f"{decoder}-probe"
+    key = vars(type(head)).get("key", type(head).__name__.lower())
     return {
         "vfm": getattr(backbone, "key", type(backbone).__name__.lower()),
         "size": {arch: s for s, arch in SIZES.items()}.get(getattr(backbone, "arch", None)),
         "patch": getattr(backbone, "patch_size", None),
-        "decoder": decoder,
+        "decoder": decoder_name(key, getattr(backbone, "frozen", False)),
         "train_dataset": dataset_name(runner.train_dataloader.dataset),
         "eval_dataset": dataset_name(runner.val_dataloader.dataset),
     }

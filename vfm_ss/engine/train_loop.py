@@ -3,6 +3,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import torch
+from mmengine.device import get_device
 from mmengine.dist import get_rank, get_world_size, is_main_process
 from mmengine.model import is_model_wrapper
 from mmseg.registry import LOOPS
@@ -15,7 +16,7 @@ from vfm_ss.protocol.identity import EFFECTIVE_BATCH
 from .auto_micro_batch import choose_micro_batch
 from .batching import accumulation_steps
 from .failures import explain
-from .head_checks import check_heads, heads
+from .head_checks import check_heads, heads, whole_batch_head
 from .loss_guard import LossGuard
 from .randomness import seed_samples, seed_step
 from .remarks import remark
@@ -51,17 +52,20 @@ class OptimStepTrainLoop(OpenTrainLoop):
         micro_batch: Images per forward pass of a process; it sets the memory and nothing else.
             ``'auto'`` takes the largest power of two that fits when training starts. Where the
             model mixes the images of a micro-batch (see ``check_heads``), the log and the record
-            say so, and ``'auto'`` is a process's whole share.
+            say so, and ``'auto'`` is a process's whole share. A head with ``whole_batch = True`` is
+            always shown the whole share; a smaller micro-batch is refused.
         nonfinite_loss: ``'stop'`` or ``'skip'`` the step, see ``LossGuard``.
         **kwargs: See mmengine's ``IterBasedTrainLoop`` (``val_interval``, ...).
 
     Attributes:
+        whole_batch: Class of the head that is shown the whole share; None without one.
         mixing: What makes the results depend on the micro-batch; empty if nothing does.
 
     Raises:
-        ValueError: If dataloader, micro-batch and processes do not make the effective batch, a
-            head has another number of classes than the dataset or cannot learn, or a setting is
-            stated that this loop would overwrite.
+        ValueError: If dataloader, micro-batch and processes do not make the effective batch, or do
+            not show a head at once what it has to see at once; if a head has another number of
+            classes than the dataset or cannot learn; if a setting is stated that this loop would
+            overwrite.
     """
 
     def __init__(
@@ -91,10 +95,29 @@ class OptimStepTrainLoop(OpenTrainLoop):
         self._split(1 if self._auto else micro_batch)
         self._check_stated()
         self._check_classes()
-        self.mixing = check_heads(_unwrapped(runner.model))
+        model = _unwrapped(runner.model)
+        self.whole_batch = whole_batch_head(model)
+        if self.whole_batch is not None:
+            self._show_whole_batch()
+        self.mixing = check_heads(model)
         self._tell_head("begin_training", max_iters)
         if self._auto and self.mixing:
             self._split(self.dataloader.batch_size)
+
+    def _show_whole_batch(self) -> None:
+        share = self.dataloader.batch_size
+        if not self._auto and self.micro_batch < share:
+            raise ValueError(
+                f"train_cfg.micro_batch={self.micro_batch}: the batch norm of {self.whole_batch} "
+                f"is over all {self.effective_batch} images of a step, so the {share} of each "
+                f"process have to be shown to it at once; use --micro-batch auto or {share}"
+            )
+        if get_world_size() > 1 and get_device() == "cpu":
+            raise ValueError(
+                f"the batch norm of {self.whole_batch} is over the images of all processes, which "
+                "torch's SyncBatchNorm does on GPUs only; train in one process on a CPU"
+            )
+        self._split(share)
 
     def _split(self, micro_batch: int) -> None:
         self.num_micro_batches = accumulation_steps(
@@ -157,7 +180,7 @@ class OptimStepTrainLoop(OpenTrainLoop):
                 f"results depend on its size, which is {share}"
                 + (" (all of them, as 'auto' must not follow the memory)" if self._auto else ""),
             )
-        elif self._auto:
+        elif self._auto and self.whole_batch is None:
             self._split(choose_micro_batch(runner, self.dataloader.batch_size))
         # mmengine offers accumulation as an argument of the wrapper only, and counts what it
         # calls iterations: forward passes. Both follow from this loop.
@@ -175,7 +198,12 @@ class OptimStepTrainLoop(OpenTrainLoop):
                 self._stopped_by = self.signals.received
             except RuntimeError as error:
                 text = explain(
-                    error, self.iter + 1, self.micro_batch, get_world_size(), bool(self.mixing)
+                    error,
+                    self.iter + 1,
+                    self.micro_batch,
+                    get_world_size(),
+                    bool(self.mixing),
+                    self.whole_batch,
                 )
                 if text is None:
                     raise

@@ -32,7 +32,7 @@ class Record:
     name: str = k.required(k.NAME)
     # Key of the VFM, or what a project's own is called.
     vfm: str = k.required(k.NAME)
-    # 'linear', 'probe' (linear decoder, frozen encoder), 'mask2former' or a project's own.
+    # One of settings.DECODERS, or a project's own.
     decoder: str = k.required(k.NAME)
     # 'ade20k', 'voc2012', 'cityscapes', 'gta' or a project's own.
     train_dataset: str = k.required(k.NAME)

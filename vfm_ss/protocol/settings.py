@@ -10,16 +10,19 @@ from fractions import Fraction
 from vfm_ss.protocol.fractions import fraction_name, parse_fraction
 from vfm_ss.protocol.vfms import SIZES, VFMS
 
-#: Decoders by their names, each with whether the encoder is frozen below it.
-FROZEN = {
-    "linear": False,
-    "probe": True,
-    "mask2former": False,
-    "mask2former-probe": True,
-    "eomt": False,
-    "eomt-probe": True,
-}
-DECODERS = tuple(FROZEN)
+#: A linear probe by another recipe than the benchmark's: that of DINOv3's evaluation.
+RECIPE = "dinov3-probe"
+DECODERS = (
+    "linear",
+    "probe",
+    "mask2former",
+    "mask2former-probe",
+    "eomt",
+    "eomt-probe",
+    RECIPE,
+)
+#: Keys of heads whose decoder is not called after them.
+_HEADS = {("linear", True): "probe", ("bn-linear", True): RECIPE}
 
 
 @dataclass(frozen=True)
@@ -66,7 +69,8 @@ class Setting:
         size: ``'s'``, ``'b'`` or ``'l'``, the ViT's size as in config names.
         patch: Side of the square patch, in pixels.
         decoder: ``'linear'``, ``'mask2former'`` or ``'eomt'``; ``'probe'`` is the linear decoder on
-            a frozen encoder, and ``-probe`` behind another says the same of it.
+            a frozen encoder, and ``-probe`` behind another says the same of it; ``'dinov3-probe'``
+            is that of DINOv3's evaluation, which differs in more than the decoder.
         data: What it trains and evaluates on.
         paper_tau: Kendall's tau published in the paper (arXiv 2404.12172), by the name of the
             setting that it is measured against.
@@ -328,10 +332,25 @@ def other_steps(train_dataset: str, steps: int | None) -> int | None:
     return None if steps == _STEPS.get(train_dataset) else steps
 
 
+def decoder_name(head: str, frozen: bool) -> str:
+    """Return the decoder of records and config names.
+
+    Args:
+        head: The head's own key.
+        frozen: Whether the encoder below it is.
+    """
+    return _HEADS.get((head, frozen)) or (f"{head}-probe" if frozen else head)
+
+
 def split_decoder(decoder: str) -> tuple[str, bool]:
-    """Return the decoder itself, and whether the encoder below it is frozen."""
+    """Return the decoder itself, and whether the encoder below it is frozen.
+
+    A recipe is one decoder of its own, as it differs from the others in more.
+    """
     if decoder == "probe":
         return "linear", True
+    if decoder == RECIPE:
+        return RECIPE, True
     plain = decoder.removesuffix("-probe")
     return plain, plain != decoder
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from vfm_ss.protocol.settings import (
     DATA,
+    RECIPE,
     ConfigName,
     Data,
     all_config_names,
@@ -23,6 +24,8 @@ _WORDS = {arch: letter for letter, arch in SIZES.items()}
 _WORDS |= {"tiny": "t", "huge": "h", "giant": "g"}
 _SCHEDULES = {40_000: "schedule_40k", 20_000: "schedule_20k"}
 _VALIDATIONS = 10
+#: Steps of the recipe's warm-up are this share of all: 1,500 of 40,000.
+_WARMUP = Fraction(3, 80)
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,7 @@ class DataFile:
         num_classes: Number of classes.
         steps: Optimiser steps, where nothing else is asked for.
         text: Its loaders as the text of a config.
+        own_pipeline: Whether it says itself how training images are loaded.
         notes: What was not taken over, and what was assumed.
     """
 
@@ -49,6 +53,7 @@ class DataFile:
     num_classes: int
     steps: int
     text: str
+    own_pipeline: bool = True
     notes: tuple[str, ...] = ()
 
 
@@ -165,7 +170,9 @@ def config_text(cell: Cell) -> str:
     decoder, frozen = split_decoder(cell.decoder)
     own = isinstance(cell.data, DataFile)
     data = "common" if own else cell.data.name
-    schedule = _SCHEDULES.get(cell.length, "schedule_40k")
+    recipe = cell.decoder == RECIPE
+    schedule = RECIPE if recipe else _SCHEDULES.get(cell.length, "schedule_40k")
+    named = cell.length in (_SCHEDULES if not recipe else (40_000,))
     parts = (f"models/{decoder}", f"datasets/{data}", f"schedules/{schedule}", "default_runtime")
     lines = [
         f'"""{cell.name}, as `vfm-ss sweep run` wrote it: vfm-ss train FILE trains it by hand."""',
@@ -183,17 +190,23 @@ def config_text(cell: Cell) -> str:
     ]
     if own:
         lines += [f"# {os.path.basename(cell.data.file)}, resolved", cell.data.text.rstrip()]
-    if cell.fraction != 1:
-        item = 'train_dataloader["dataset"]["fraction"] = ' if own else None
-        value = f'"{cell.fraction}"'
-        lines.append(
-            f"{item}{value}" if own else f"train_dataloader = dict(dataset=dict(fraction={value}))"
-        )
+    sampled = {} if cell.fraction == 1 else {"fraction": f'"{cell.fraction}"'}
+    if recipe and not (own and cell.data.own_pipeline):
+        sampled["pipeline"] = "{{_base_.recipe_train_pipeline}}"
+    elif recipe:
+        lines.append("# Training images are loaded as the data file says, not as DINOv3 does.")
+    if own:
+        lines += [f'train_dataloader["dataset"]["{k}"] = {v}' for k, v in sampled.items()]
+    elif sampled:
+        inner = ", ".join(f"{k}={v}" for k, v in sampled.items())
+        lines.append(f"train_dataloader = dict(dataset=dict({inner}))")
     hooks = {}
-    if cell.length not in _SCHEDULES:
+    if not named:
         interval = max(1, cell.length // _VALIDATIONS)
         lines.append(f"train_cfg = dict(max_iters={cell.length}, val_interval={interval})")
         hooks["checkpoint"] = f"interval={interval}"
+        if recipe:
+            lines.append(f"param_scheduler = dict(warmup={round(cell.length * _WARMUP)})")
     record = [f"vfm={cell.model.key!r}"] if cell.model.file else []
     record += [f"size={cell.size!r}"] if cell.model.backbone else []
     if own:

@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from mmseg.registry import TRANSFORMS
+from mmseg.registry import MODELS, TRANSFORMS
 from PIL import Image
 
 from vfm_ss.datasets.seeding import SampleIndex, sample_rng
@@ -86,7 +86,7 @@ def ties(transform, plan, info, left):
 
 
 class TestPlainOrder:
-    @pytest.mark.parametrize("relative_to", ["image", "crop"])
+    @pytest.mark.parametrize("relative_to", ["image", "crop", "cover"])
     @pytest.mark.parametrize("size", [(96, 120), (150, 70), (61, 333)])
     def test_values_are_those_of_the_plain_order(self, tmp_path, size, relative_to):
         transform = LoadRandomCrop((80, 64), scale_relative_to=relative_to)
@@ -254,6 +254,95 @@ class TestLabels:
             assert nearest_indices(length, full, 0, full).tolist() == expected
 
 
+class TestDINOv3:
+    """What the augmentation of DINOv3's linear segmentation has beside the paper's."""
+
+    @pytest.mark.parametrize("size", [(90, 130), (200, 70)])
+    def test_cover_is_a_factor_of_the_short_side(self, tmp_path, size):
+        transform = LoadRandomCrop((64, 64), scale_relative_to="cover", distortion=None)
+        info = write(tmp_path, *scene(*size))
+        drawn = []
+        for position in range(200):
+            factors = transform(sample(info, position))["scale_factor"]
+            shorts = [factor * side for factor, side in zip(factors, size[::-1], strict=True)]
+            drawn.append(min(shorts))
+            assert max(shorts) / min(shorts) == pytest.approx(max(size) / min(size), rel=0.05)
+        assert 32 <= min(drawn) < 38
+        assert 122 < max(drawn) <= 128
+
+    def test_crops_of_one_class_are_drawn_again(self, tmp_path):
+        """A band of the second class: what a crop holds of it, by mmseg's own rule."""
+        image, label = scene(120, 200)
+        label[:] = 3
+        label[:, 150:] = 7
+        info = write(tmp_path, image, label)
+        plain = LoadRandomCrop((64, 64), distortion=None, scale_range=(1, 1))
+        chosen = LoadRandomCrop((64, 64), distortion=None, scale_range=(1, 1), max_class_share=0.75)
+
+        def shares(transform):
+            found = []
+            for position in range(150):
+                crop = transform(sample(info, position))["gt_seg_map"]
+                counts = np.unique(crop[crop != IGNORE], return_counts=True)[1]
+                found.append(counts.max() / counts.sum())
+            return np.array(found)
+
+        def mixed(values):
+            return (values < 0.75).mean()
+
+        # A place is good with probability p, so one of eleven is with 1 - (1 - p)^11.
+        p = mixed(shares(plain))
+        assert 0.1 < p < 0.35
+        assert mixed(shares(chosen)) == pytest.approx(1 - (1 - p) ** 11, abs=0.1)
+
+    def test_ignored_pixels_are_no_class(self, tmp_path):
+        """Half of the image is not labelled, the other half is of one class: never accepted."""
+        image, label = scene(64, 64)
+        label[:] = 0
+        label[:, 32:] = 7
+        info = write(tmp_path, image, label)
+        transform = LoadRandomCrop(
+            (64, 64), distortion=None, scale_range=(1, 1), max_class_share=0.75
+        )
+        draws = []
+        transform._placed = lambda rng, size, flip: (
+            draws.append(size),
+            LoadRandomCrop._placed(transform, rng, size, flip),
+        )[1]
+        transform(sample(info))
+        assert len(draws) == 11
+
+    def test_padding_is_left_to_the_preprocessor_and_is_the_mean_colour(self, tmp_path):
+        info = write(tmp_path, *scene(40, 60))
+        arguments = dict(crop_size=(64, 64), scale_range=(1, 1), scale_relative_to="image")
+        small = LoadRandomCrop(**arguments, pad_value="mean")(sample(info))
+        padded = LoadRandomCrop(**arguments)(sample(info))
+        assert small["img"].shape == (40, 60, 3)
+        assert small["gt_seg_map"].shape == small["pad_shape"] == (40, 60)
+        assert np.array_equal(small["img"], padded["img"][:40, :60])
+        assert np.array_equal(small["gt_seg_map"], padded["gt_seg_map"][:40, :60])
+        mean, std = [123.675, 116.28, 103.53], [58.395, 57.12, 57.375]
+        preprocess = MODELS.build(
+            dict(type="PaddingSegDataPreProcessor", bgr_to_rgb=True, mean=mean, std=std,
+                 size=(64, 64), pad_val=0, seg_pad_val=255)
+        )  # fmt: skip
+        pack = TRANSFORMS.build(dict(type="PackSegInputs"))
+        packed = [pack(dict(result)) for result in (small, padded)]
+        batch = dict(
+            inputs=[p["inputs"] for p in packed], data_samples=[p["data_samples"] for p in packed]
+        )
+        data = preprocess(batch, True)
+        one, other = data["inputs"]
+        assert one.shape == (3, 64, 64)
+        torch.testing.assert_close(one[:, :40, :60], other[:, :40, :60])
+        assert not one[:, 40:].any()  # 0 after normalisation
+        assert not one[:, :, 60:].any()
+        assert other[:, 40:].max() < -1.7  # black
+        labels = [s.gt_sem_seg.data for s in data["data_samples"]]
+        assert torch.equal(*labels)
+        assert (labels[0][:, 40:] == 255).all()
+
+
 def test_packs_for_mmseg(tmp_path):
     info = write(tmp_path, *scene(90, 130))
     result = LoadRandomCrop((64, 48))(sample(info))
@@ -270,6 +359,9 @@ def test_packs_for_mmseg(tmp_path):
         (dict(scale_relative_to="width"), "scale_relative_to is 'width'"),
         (dict(scale_range=(2, 0.5)), r"scale_range \(2, 0.5\)"),
         (dict(scale_range=(0, 1)), r"scale_range \(0, 1\)"),
+        (dict(pad_value="black"), "pad_value is 'black', not 'mean' or a number"),
+        (dict(max_class_share=0), "max_class_share 0 is not"),
+        (dict(max_class_share=1.5), "max_class_share 1.5 is not"),
     ],
 )
 def test_wrong_arguments_are_refused(argument, text):

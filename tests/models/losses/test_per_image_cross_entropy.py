@@ -149,3 +149,30 @@ def test_one_channel_is_the_binary_cross_entropy_of_its_sigmoid(class_weight, ti
         expected.append(total / pixel.sum())
     found = MODELS.build(cfg).upsampled(logits, labels)
     torch.testing.assert_close(found, sum(expected) / 3, rtol=1e-12, atol=0)
+
+
+OVER_ALL = dict(type="PerImageCrossEntropyLoss", mean_over="all")
+
+
+class TestMeanOverAllPixels:
+    def test_it_is_mmseg_s(self, batch):
+        theirs = MODELS.build(dict(type="mmseg.CrossEntropyLoss"))
+        logits, labels = batch[0].requires_grad_(), batch[1]
+        values = [MODELS.build(OVER_ALL)(logits, labels), theirs(logits, labels, ignore_index=255)]
+        assert values[0].item() == pytest.approx(values[1].item(), rel=1e-8)
+        gradients = [torch.autograd.grad(value, logits)[0] for value in values]
+        torch.testing.assert_close(*gradients, rtol=1e-7, atol=1e-12)
+        assert not gradients[0][3].any()
+
+    def test_tile_by_tile_it_is_the_same(self, batch):
+        logits, labels = batch[0].requires_grad_(), batch[1].repeat(1, 4, 3)
+        tiled, whole = (MODELS.build(dict(OVER_ALL, tiled=tiled)) for tiled in (True, False))
+        values = [loss.upsampled(logits, labels) for loss in (tiled, whole)]
+        torch.testing.assert_close(*values, rtol=1e-12, atol=0)
+        gradients = [torch.autograd.grad(value, logits)[0] for value in values]
+        torch.testing.assert_close(*gradients, rtol=1e-10, atol=1e-14)
+
+    @pytest.mark.parametrize("arguments", [dict(mean_over="any"), dict(class_weight=[1.0, 2.0])])
+    def test_what_it_is_not_is_refused(self, arguments):
+        with pytest.raises(ValueError, match="must be 'valid', or 'all' and no class_weight"):
+            MODELS.build({**OVER_ALL, **arguments})

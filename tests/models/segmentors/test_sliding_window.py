@@ -1,6 +1,7 @@
 import math
 from itertools import pairwise
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -14,6 +15,7 @@ from vfm_ss.models.segmentors.sliding_window import (
     SlidingWindowEncoderDecoder,
     axis_matrix,
     merged_tiles,
+    strides_of,
     window_starts,
 )
 
@@ -98,6 +100,17 @@ class TestWindowStarts:
         assert window_starts(683, 512, 341) == [0, 171]
         assert window_starts(2048, 1024, 768) == [0, 768, 1024]
         assert window_starts(512, 512, 341) == [0]
+
+    def test_a_share_of_the_window_is_rounded_down(self):
+        assert strides_of(2 / 3, (512, 512)) == (341, 341)  # DINOv3's
+        assert strides_of(2 / 3, (1024, 448)) == (682, 298)
+        assert strides_of((341, 300), (512, 512)) == (341, 300)
+        assert strides_of(None, (512, 512)) == (None, None)
+
+    @pytest.mark.parametrize("stride", [0.0, 1.5, 341, (341,), (0, 341), (513, 341), "341", 0.001])
+    def test_other_strides_are_refused(self, stride):
+        with pytest.raises(ValueError, match=r"test_cfg\.stride=.* up to the window's 512x512"):
+            strides_of(stride, (512, 512))
 
     def test_smaller_image_is_refused_with_the_remedy(self):
         with pytest.raises(ValueError, match=r"511 pixels.*512 pixel window.*ResizeToCover"):
@@ -189,6 +202,33 @@ class TestPredict:
                 rtol=1e-4,
                 atol=1e-5,
             )
+
+    @pytest.mark.parametrize("size", [(512, 683), (700, 512), (512, 512)])
+    def test_dinov3_s_windows_of_512_are_341_apart(self, size):
+        """Sums and counts over the image, pixel by pixel, in float64; then the original's size."""
+        model = build(mode="slide", crop_size=(512, 512), stride=2 / 3).double()
+        image = torch.randn(3, *size, dtype=torch.float64)
+        total = torch.zeros(5, *size, dtype=torch.float64)
+        times = torch.zeros(size, dtype=torch.float64)
+        tops, lefts = [
+            sorted({min(start, side - 512) for start in range(0, side - 512 + 341, 341)})
+            for side in size
+        ]
+        assert len(tops) * len(lefts) == (1 if size == (512, 512) else 2)
+        for top in tops:
+            for left in lefts:
+                window = np.s_[..., top : top + 512, left : left + 512]
+                with torch.no_grad():
+                    logits = model.decode_head(model.extract_feat(image[window][None]))
+                total[window] += F.interpolate(logits, (512, 512), mode="bilinear")[0]
+                times[window] += 1
+        expected = F.interpolate((total / times)[None], (300, 400), mode="bilinear")[0]
+        with torch.no_grad():
+            (tiles,) = model._merged([image], [(300, 400)])
+            ours = torch.empty_like(expected)
+            for down, across, tile in tiles:
+                ours[:, down, across] = tile.permute(2, 0, 1)
+        torch.testing.assert_close(ours, expected, rtol=0, atol=1e-12)
 
     def test_windows_of_a_padded_batch_run_as_one_batch(self):
         model = build(mode="slide", crop_size=(32, 32))

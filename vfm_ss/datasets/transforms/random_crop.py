@@ -17,6 +17,11 @@ from .labels import check_pair, label_table, map_label
 from .photometric import Distortion, distort, draw_distortion
 from .resize import nearest_indices, resize_part
 
+#: How often the place of a crop is drawn again, as in mmseg's RandomCrop.
+_REDRAWS = 10
+#: Of the two factors at which an image is as high and as wide as the crop, the one that counts.
+_FACTORS = {"image": None, "crop": min, "cover": max}
+
 
 @dataclass(frozen=True)
 class CropPlan:
@@ -53,10 +58,15 @@ class LoadRandomCrop(ImageSized, BaseTransform):
         crop_size: (height, width) of the result in pixels; None takes the model's image size.
         scale_range: Bounds of the resize factor.
         scale_relative_to: 'image' resizes by the factor (paper); 'crop' multiplies it with the
-            factor that fits the image into the crop (the authors' code).
+            factor that fits the image into the crop (the authors' code), 'cover' with the one at
+            which the image just covers the crop (DINOv3's evaluation).
         flip_prob: Probability of a horizontal flip.
         distortion: Keyword arguments of `draw_distortion`; None leaves colours as they are.
-        pad_value: Value of padding in the image, before normalisation (0, as the authors).
+        pad_value: Value of padding in the image, before normalisation (0, as the authors). 'mean'
+            leaves image and label as small as they are: mmseg's data preprocessor then pads them
+            after normalisation, with its `pad_val` of 0, which is the mean colour.
+        max_class_share: Draw the place of the crop again, up to ten times, while one class has this
+            share of its labelled pixels or more, or all (mmseg's ``cat_max_ratio``); 1 never does.
         ignore_index: Value of padding and of ignored pixels in the label.
         backend_args: Storage backend; None reads folders, zip and tar archives and fsspec's stores.
 
@@ -75,12 +85,19 @@ class LoadRandomCrop(ImageSized, BaseTransform):
         scale_relative_to: str = "image",
         flip_prob: float = 0.5,
         distortion: dict | None = {},  # noqa: B006  read only, and configs show {} as "on"
-        pad_value: int = 0,
+        pad_value: int | str = 0,
+        max_class_share: float = 1.0,
         ignore_index: int = 255,
         backend_args: dict | None = None,
     ) -> None:
-        if scale_relative_to not in ("image", "crop"):
-            raise ValueError(f"scale_relative_to is {scale_relative_to!r}, not 'image' or 'crop'")
+        if scale_relative_to not in _FACTORS:
+            raise ValueError(
+                f"scale_relative_to is {scale_relative_to!r}, not {', '.join(map(repr, _FACTORS))}"
+            )
+        if isinstance(pad_value, str) and pad_value != "mean":
+            raise ValueError(f"pad_value is {pad_value!r}, not 'mean' or a number")
+        if not 0 < max_class_share <= 1:
+            raise ValueError(f"max_class_share {max_class_share} is not above 0 and at most 1")
         if not 0 < scale_range[0] <= scale_range[1]:
             raise ValueError(f"scale_range {scale_range} is not two rising positive factors")
         self.crop_size = None if crop_size is None else tuple(crop_size)
@@ -89,6 +106,7 @@ class LoadRandomCrop(ImageSized, BaseTransform):
         self.flip_prob = flip_prob
         self.distortion = distortion
         self.pad_value = pad_value
+        self.max_class_share = max_class_share
         self.ignore_index = ignore_index
         self.backend_args = backend_args or {"backend": "archive"}
 
@@ -106,6 +124,12 @@ class LoadRandomCrop(ImageSized, BaseTransform):
 
         table = label_table(results, self.ignore_index)
         crop = map_label(self._crop_label(label, header, plan), table, label_path)
+        if self.max_class_share < 1:
+            for _ in range(_REDRAWS):
+                if self._is_mixed(crop):
+                    break
+                plan = self._placed(rng, plan.size, plan.flip)
+                crop = map_label(self._crop_label(label, header, plan), table, label_path)
         if (crop == self.ignore_index).all() and (
             map_label(label, table, label_path) == self.ignore_index
         ).all():
@@ -116,16 +140,18 @@ class LoadRandomCrop(ImageSized, BaseTransform):
         image = self._crop_image(image_data, results, header, plan, colours)
         shape = plan.shape
         # Channels come first in memory, so that PackSegInputs has nothing to transpose.
-        planes = np.full((3, *self.crop_size), self.pad_value, np.uint8)
+        later = self.pad_value == "mean"
+        full = shape if later else self.crop_size
+        planes = np.full((3, *full), 0 if later else self.pad_value, np.uint8)
         for channel, plane in enumerate(planes):
             plane[: shape[0], : shape[1]] = cv2.extractChannel(image, channel)
         results["img"] = planes.transpose(1, 2, 0)
-        results["gt_seg_map"] = np.full(self.crop_size, self.ignore_index, np.uint8)
+        results["gt_seg_map"] = np.full(full, self.ignore_index, np.uint8)
         results["gt_seg_map"][: shape[0], : shape[1]] = crop
         results.setdefault("seg_fields", []).append("gt_seg_map")
         results["ori_shape"] = header[:2]
         results["img_shape"] = shape
-        results["pad_shape"] = self.crop_size
+        results["pad_shape"] = full
         results["scale_factor"] = (plan.size[1] / header.width, plan.size[0] / header.height)
         results["flip"] = plan.flip
         results["flip_direction"] = "horizontal" if plan.flip else None
@@ -135,9 +161,14 @@ class LoadRandomCrop(ImageSized, BaseTransform):
         """Draw flip, scale and place of the crop for an image of (height, width) pixels."""
         flip = rng.random() < self.flip_prob
         scale = rng.uniform(*self.scale_range)
-        if self.scale_relative_to == "crop":
-            scale *= min(self.crop_size[0] / image_size[0], self.crop_size[1] / image_size[1])
+        choose = _FACTORS[self.scale_relative_to]
+        if choose is not None:
+            scale *= choose(self.crop_size[0] / image_size[0], self.crop_size[1] / image_size[1])
         size = tuple(max(int(side * scale), 1) for side in image_size)
+        return self._placed(rng, size, flip)
+
+    def _placed(self, rng: np.random.Generator, size: tuple[int, int], flip: bool) -> CropPlan:
+        """Draw the place of the crop in the resized image."""
         shape = tuple(map(min, size, self.crop_size))
         top, left = (
             int(rng.integers(full - part + 1)) for full, part in zip(size, shape, strict=True)
@@ -145,6 +176,12 @@ class LoadRandomCrop(ImageSized, BaseTransform):
         if flip:
             left = size[1] - shape[1] - left
         return CropPlan(size, top, left, shape, flip)
+
+    def _is_mixed(self, crop: np.ndarray) -> bool:
+        """Return whether several classes share a crop, none of them with too many pixels."""
+        counts = np.bincount(crop[crop != self.ignore_index])
+        counts = counts[counts > 0]
+        return len(counts) > 1 and counts.max() / counts.sum() < self.max_class_share
 
     def _crop_label(self, label: np.ndarray, header: Header, plan: CropPlan) -> np.ndarray:
         """Take the nearest stored value for every pixel of the crop's image part."""

@@ -28,9 +28,12 @@ class PerImageCrossEntropyLoss(nn.Module):
         class_weight: Weight of the pixels of each class, 0 or more, two of them for one channel.
             The mean over an image is divided by the weights of its own pixels, as
             ``F.cross_entropy(weight=...)`` of this image alone does.
+        mean_over: ``'valid'`` pixels of each image, or ``'all'``, also those that do not count: the
+            mean over all pixels of a batch then, as of mmseg's ``CrossEntropyLoss`` by default.
 
     Raises:
-        ValueError: If a weight of a class is no such number, or none is above 0.
+        ValueError: If a weight of a class is no such number, or none is above 0; if ``mean_over``
+            is neither, or ``'all'`` with class weights.
     """
 
     def __init__(
@@ -39,8 +42,14 @@ class PerImageCrossEntropyLoss(nn.Module):
         loss_name: str = "loss_ce",
         tiled: bool = True,
         class_weight: Sequence[float] | None = None,
+        mean_over: str = "valid",
     ):
         super().__init__()
+        if mean_over not in ("valid", "all") or (mean_over == "all" and class_weight is not None):
+            raise ValueError(
+                f"loss_decode.mean_over={mean_over!r} must be 'valid', or 'all' and no class_weight"
+            )
+        self.mean_over = mean_over
         self.tiled = tiled
         self.loss_weight = loss_weight
         self.loss_name = loss_name
@@ -77,7 +86,9 @@ class PerImageCrossEntropyLoss(nn.Module):
         if weight is not None:
             loss = loss * weight
         valid = label != ignore_index
-        if classes is None:
+        if self.mean_over == "all":
+            total = label[0].numel()
+        elif classes is None:
             total = valid.sum(dim=(1, 2)).clamp(min=1)
         else:
             weights = classes.to(torch.promote_types(classes.dtype, torch.float32))
@@ -101,7 +112,10 @@ class PerImageCrossEntropyLoss(nn.Module):
         if self.tiled:
             cls_score = _two_classes(cls_score)
             classes = self._class_weight(cls_score)
-            losses = tiled_cross_entropy(cls_score, label, ignore_index, align_corners, classes)
+            everything = self.mean_over == "all"
+            losses = tiled_cross_entropy(
+                cls_score, label, ignore_index, align_corners, classes, everything
+            )
             return self.loss_weight * losses.mean()
         size = label.shape[1:]
         cls_score = F.interpolate(cls_score, size, mode="bilinear", align_corners=align_corners)

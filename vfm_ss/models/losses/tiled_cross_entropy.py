@@ -26,6 +26,7 @@ def tiled_cross_entropy(
     ignore_index: int = 255,
     align_corners: bool = False,
     class_weight: Tensor | None = None,
+    all_pixels: bool = False,
 ) -> Tensor:
     """Compute each image's mean cross entropy at the resolution of its labels.
 
@@ -39,6 +40,7 @@ def tiled_cross_entropy(
         ignore_index: The label that does not count.
         align_corners: As in `torch.nn.functional.interpolate`.
         class_weight: (K,) weight of the pixels of each class in the mean; None weighs all alike.
+        all_pixels: Divide by all pixels of an image, not by those that count; without class_weight.
 
     Returns:
         (B,) means over the valid pixels of each image, 0 for an image without any weight.
@@ -53,13 +55,15 @@ def tiled_cross_entropy(
         )
     with_grad = torch.is_grad_enabled() and logits.requires_grad
     return _TiledCrossEntropy.apply(
-        logits, label, ignore_index, align_corners, class_weight, with_grad
+        logits, label, ignore_index, align_corners, class_weight, all_pixels, with_grad
     )
 
 
 class _TiledCrossEntropy(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, logits, label, ignore_index, align_corners, class_weight, with_grad):
+    def forward(
+        ctx, logits, label, ignore_index, align_corners, class_weight, all_pixels, with_grad
+    ):
         ctx.dtype = logits.dtype
         dtype = torch.promote_types(logits.dtype, torch.float32)
         gradient = torch.empty_like(logits, dtype=dtype) if with_grad else None
@@ -68,7 +72,13 @@ class _TiledCrossEntropy(torch.autograd.Function):
             for image in range(len(logits)):
                 grid = logits[image].to(dtype).permute(1, 2, 0).contiguous()
                 loss, grid_gradient = _image_loss(
-                    grid, label[image], ignore_index, align_corners, class_weight, with_grad
+                    grid,
+                    label[image],
+                    ignore_index,
+                    align_corners,
+                    class_weight,
+                    all_pixels,
+                    with_grad,
                 )
                 losses.append(loss)
                 if with_grad:
@@ -81,7 +91,7 @@ class _TiledCrossEntropy(torch.autograd.Function):
     def backward(ctx, grad_output):
         (gradient,) = ctx.saved_tensors
         scaled = gradient * grad_output.to(gradient.dtype)[:, None, None, None]
-        return scaled.to(ctx.dtype), None, None, None, None, None
+        return scaled.to(ctx.dtype), None, None, None, None, None, None
 
 
 def nonzero(total: Tensor) -> Tensor:
@@ -95,6 +105,7 @@ def _image_loss(
     ignore_index: int,
     align_corners: bool,
     class_weight: Tensor | None,
+    all_pixels: bool,
     with_grad: bool,
 ) -> tuple[Tensor, Tensor | None]:
     """Return the mean loss of one image and its gradient.
@@ -105,6 +116,7 @@ def _image_loss(
         ignore_index: See `tiled_cross_entropy`.
         align_corners: See `tiled_cross_entropy`.
         class_weight: See `tiled_cross_entropy`.
+        all_pixels: See `tiled_cross_entropy`.
         with_grad: Whether to make the gradient.
 
     Returns:
@@ -119,7 +131,8 @@ def _image_loss(
     valid = label != ignore_index
     target = torch.where(valid, label, 0).long()
     if class_weight is None:
-        weight = valid.to(grid.dtype) / valid.sum().clamp(min=1)
+        total = label.numel() if all_pixels else valid.sum().clamp(min=1)
+        weight = valid.to(grid.dtype) / total
     else:
         weight = class_weight.to(grid)[target] * valid
         weight = weight / nonzero(weight.sum())

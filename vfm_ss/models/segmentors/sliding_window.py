@@ -8,7 +8,7 @@ Shape letters: C classes, h x w the logits of one window, U = windows down * h,
 V = windows across * w, H x W the output.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 
 import numpy as np
@@ -54,6 +54,32 @@ def window_starts(length: int, window: int, stride: int | None = None) -> list[i
     # Whole numbers: in floats, as the authors', the last window ends a pixel short for some sizes
     # (none at crop 512 or 1024), and that pixel has no logits.
     return [k * (length - window) // max(count - 1, 1) for k in range(count)]
+
+
+def strides_of(
+    stride: Sequence[int] | float | None, window: tuple[int, int]
+) -> tuple[int | None, int | None]:
+    """Return the vertical and horizontal stride of windows in pixels.
+
+    Args:
+        stride: The two in pixels, a share of the window, or None for none.
+        window: (height, width) in pixels.
+
+    Raises:
+        ValueError: If it is neither, or would leave pixels without a window.
+    """
+    if stride is None:
+        return None, None
+    pixels = stride
+    if isinstance(stride, float):
+        pixels = [int(stride * side) for side in window]
+    good = isinstance(pixels, Sequence) and [type(value) for value in pixels] == [int, int]
+    if not good or not all(0 < p <= side for p, side in zip(pixels, window, strict=True)):
+        raise ValueError(
+            f"test_cfg.stride={stride!r} must be two numbers of pixels up to the window's "
+            f"{window[0]}x{window[1]}, or a share of it above 0.0 and up to 1.0"
+        )
+    return tuple(pixels)
 
 
 def axis_matrix(
@@ -141,7 +167,8 @@ class SlidingWindowEncoderDecoder(OpenEncoderDecoder):
     `test_cfg` keys, all but `mode` and `crop_size` optional:
         mode: 'slide', or 'whole' for mmseg's own inference.
         crop_size: (height, width) of a window in pixels.
-        stride: mmseg's placement with this (vertical, horizontal) stride; evenly spaced without it.
+        stride: mmseg's placement with this (vertical, horizontal) stride in pixels, or with this
+            share of the window, rounded down; evenly spaced without it.
         window_batch: Largest number of windows in one network pass, 16 by default.
         precision: 'fp16' or 'bf16' runs the network under autocast, 'auto' as training does by
             default: fp16 on a GPU, fp32 on a CPU. Without it, what surrounds the call decides.
@@ -223,7 +250,7 @@ class SlidingWindowEncoderDecoder(OpenEncoderDecoder):
     def _merged(self, images: list[Tensor], sizes: list[tuple[int, int]]) -> Iterator[Iterator]:
         """Run the windows of all images and yield each image's merged tiles."""
         crop = tuple(self.test_cfg["crop_size"])
-        strides = self.test_cfg.get("stride") or (None, None)
+        strides = strides_of(self.test_cfg.get("stride"), crop)
         places = [
             [window_starts(*args) for args in zip(image.shape[-2:], crop, strides, strict=True)]
             for image in images
