@@ -144,6 +144,13 @@ def test_the_plots_show_the_analysis(analysis, tmp_path):
     assert all(c["steps"] == [20_000, 40_000] and c["miou"][0] == 20.0 for c in curves)
     last = [sum(c["miou"][1] for c in curves if c["vfm"] == m) / 2 for m in range(3)]
     assert last == pytest.approx(data["mean"][0])
+    times = {(s["label"], data["vfms"][m]): (x, miou) for s in data["times"]
+             for m, x, miou in zip(s["vfm"], s["x"], s["miou"], strict=True)}  # fmt: skip
+    titles = dict(zip(("default", "probe", "large"), (100.0, 200.0, 300.0), strict=True))
+    for setting, seconds in titles.items():
+        for vfm, miou in analysis.means[setting].items():
+            label = data["settings"][analysis.settings.index(setting)]
+            assert times[label, vfm] == (seconds, pytest.approx(miou))
     classes = data["classes"][0]
     assert classes["names"] == ["road", "sky", "tree"]
     by_vfm = dict(zip(data["vfms"], classes["iou"], strict=True))

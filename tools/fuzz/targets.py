@@ -12,9 +12,13 @@ import zipfile
 from dataclasses import asdict
 from pathlib import Path
 
+from PIL import Image
+
 from vfm_ss.datasets.archives import Archive
+from vfm_ss.protocol.examples import EXAMPLES_NAME, SIDE, Example, Examples, encoded
 from vfm_ss.protocol.records import Record, read_record, write_record
 from vfm_ss.protocol.runs import collect
+from vfm_ss.report.examples import read_pictures
 from vfm_ss.sweep.status import discover, table
 
 # An input may hold this much once unpacked; a reader must not be talked into more.
@@ -39,6 +43,19 @@ def record(data: bytes, folder: Path) -> bool:
     assert found.setting
     write_record(path, found)
     assert read_record(path) == found
+    return True
+
+
+def examples(data: bytes, folder: Path) -> bool:
+    """Read a run's examples and their pictures, as the report does."""
+    path = folder / EXAMPLES_NAME
+    path.write_bytes(data)
+    found = _one_line(path, lambda: read_pictures(path))
+    if found is None:
+        return False
+    shapes = [label.shape for label in found[1]]
+    assert shapes == [prediction.shape for prediction in found[2]]
+    assert all(0 < side <= SIDE for shape in shapes for side in shape)
     return True
 
 
@@ -107,6 +124,7 @@ def _one_line(path: Path, read):
 
 TARGETS = {
     "record": record,
+    "examples": examples,
     "log": log,
     "config": config,
     "journal": journal,
@@ -122,6 +140,8 @@ def seeds(target: str) -> list[bytes]:
         return [_WORK_DIR[name.get(target, "sweep.json")]]
     if target == "record":
         return [json.dumps(asdict(r)).encode() for r in _records()]
+    if target == "examples":
+        return [json.dumps(_examples()).encode()]
     return [_pack(target, files, how) for files in _FILES for how in _WAYS[target]]
 
 
@@ -137,6 +157,17 @@ def _records() -> list[Record]:
         commit="0" * 40,
     )  # fmt: skip
     return [empty, full]
+
+
+def _examples() -> dict:
+    files = {}
+    for kind, mode, form in (("photo", "RGB", "JPEG"), ("label", "L", "PNG")):
+        data = io.BytesIO()
+        Image.new(mode, (4, 3)).save(data, form)
+        files[kind] = encoded(data.getvalue())
+    one = Example("a.jpg", 1, 50.0, **files, prediction=files["label"])
+    found = Examples(2, ["wall", "sky"], [[0, 0, 0], [9, 9, 255]], [one], step=4, seed=0, miou=1.5)
+    return {"schema": 1, **asdict(found)}
 
 
 _FILES = (

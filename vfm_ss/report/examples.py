@@ -11,7 +11,7 @@ from io import BytesIO
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from vfm_ss.protocol.examples import (
     EXAMPLES_NAME,
@@ -64,20 +64,20 @@ def example_blocks(a: Analysis) -> list[dict]:
         For each setting its ``title``, ``images`` (with photo, label and predictions as data
         addresses), ``legend``, ``text`` on what is seen, and ``left_out``: models, and why.
     """
-    blocks, size, without_room = [], 0, []
+    blocks, room, without_room = [], _MOST_BYTES, []
     for setting in a.settings:
         found, left_out = _usable(a, setting)
         if not found and not left_out:
             continue
-        if size > _MOST_BYTES:
-            without_room.append(title(setting))
-            continue
         silent = [vfm for vfm in _models(a, setting) if vfm not in {**found, **left_out}]
         if silent:
             left_out[", ".join(silent)] = f"without {EXAMPLES_NAME}"
-        blocks.append(_block(setting, found, left_out))
-        size += sum(len(one["photo"]) + sum(len(p["picture"]) for p in one["predictions"])
-                    for one in blocks[-1]["images"])  # fmt: skip
+        block, size = _block(setting, found, left_out, room)
+        if blocks and size > room:
+            without_room.append(title(setting))
+            continue
+        blocks.append(block)
+        room -= size
     if without_room:
         blocks[-1]["left_out"].append(
             ("other settings", f"the page would become too large: {', '.join(without_room)}")
@@ -95,12 +95,12 @@ def _usable(a: Analysis, setting: str) -> tuple[dict[str, _Found], dict[str, str
             if run.record is None or not os.path.lexists(path):
                 continue
             try:
-                examples = read_examples(path)
+                examples, labels, predictions = read_pictures(path)
                 if run.record.eval_dataset != examples.eval_dataset:
                     continue  # a further evaluation of the run: its own images are elsewhere
                 if reason := examples.foreign_to(run.record, _step(run, a.metric), run.miou):
                     raise ValueError(f"{path}: not of the score beside it: {reason}")
-                found[vfm] = _decoded(run, examples)
+                found[vfm] = _Found(run, examples, labels, predictions)
                 left_out.pop(vfm, None)
                 break
             except ValueError as error:
@@ -125,18 +125,34 @@ def _step(run: Run, metric: str) -> int | None:
     return next((step for step, miou in run.record.history if miou == run.miou), None)
 
 
-def _decoded(run: Run, examples: Examples) -> _Found:
-    pictures = {"label": [], "prediction": []}
+def read_pictures(path: str | Path) -> tuple[Examples, list[np.ndarray], list[np.ndarray]]:
+    """Read a run's examples with the classes of their labels and predictions.
+
+    Args:
+        path: An ``examples.json``, anybody's.
+
+    Returns:
+        The examples; for each, the (H, W) uint8 label and prediction. `IGNORED` is in labels alone.
+
+    Raises:
+        ValueError: If they cannot be used; one line that names the file.
+    """
+    examples = read_examples(path)
+    labels, predictions = [], []
     for one in examples.examples:
-        for kind, found in pictures.items():
-            pixels = np.asarray(_picture(one, kind))
-            allowed = (IGNORED,) if kind == "label" else ()
-            if not np.isin(pixels, [*range(len(examples.classes)), *allowed]).all():
-                raise ValueError(f"the {kind} of {one.name} holds a value that is no class")
-            found.append(pixels)
-        if pictures["label"][-1].shape != pictures["prediction"][-1].shape:
-            raise ValueError(f"label and prediction of {one.name} differ in size")
-    return _Found(run, examples, pictures["label"], pictures["prediction"])
+        try:
+            label, prediction = (np.asarray(_picture(one, k)) for k in ("label", "prediction"))
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from None
+        classes = range(len(examples.classes))
+        for kind, pixels, allowed in (("label", label, (IGNORED,)), ("prediction", prediction, ())):
+            if not np.isin(pixels, [*classes, *allowed]).all():
+                raise ValueError(f"{path}: the {kind} of {one.name} holds a value that is no class")
+        if label.shape != prediction.shape:
+            raise ValueError(f"{path}: label and prediction of {one.name} differ in size")
+        labels.append(label)
+        predictions.append(prediction)
+    return examples, labels, predictions
 
 
 def _picture(one: Example, kind: str) -> Image.Image:
@@ -152,42 +168,55 @@ def _picture(one: Example, kind: str) -> Image.Image:
             if image.mode != mode or max(image.size) > SIDE:
                 raise ValueError(f"{image.mode} of {image.size[0]} x {image.size[1]} pixels")
             return image.convert(mode)  # reads it
+    except UnidentifiedImageError:  # whose message is of an object in memory
+        raise ValueError(f"the {kind} of {one.name} is no {form} file") from None
     except Exception as error:  # Pillow's readers raise many types on damaged bytes
-        raise ValueError(f"the {kind} of {one.name} cannot be used: {error}") from None
+        words = printable(str(error))
+        raise ValueError(f"the {kind} of {one.name} cannot be used: {words}") from None
 
 
-def _block(setting: str, found: dict[str, _Found], left_out: dict[str, str]) -> dict:
-    block = {"title": title(setting), "images": [], "legend": [], "text": ""}
+def _block(
+    setting: str, found: dict[str, _Found], left_out: dict[str, str], room: int
+) -> tuple[dict, int]:
+    """Return what is shown of a setting, and its pictures' bytes, at most ``room`` for models."""
+    block = {"title": title(setting), "images": [], "legend": [], "text": "", "left_out": []}
+    size, every = 0, []
+    for vfm, one in found.items():
+        if not every:  # the first model's labels are everybody's
+            examples, every = one.examples, [*one.labels]
+            colours = _colours(examples.palette)
+            block["images"] = _images(one, colours)
+            block["text"] = _text(examples)
+            size = sum(len(image["photo"]) + len(image["label"]) for image in block["images"])
+        pictures = [_painted(pixels, colours) for pixels in one.predictions]
+        if size + sum(map(len, pictures)) > room:
+            left_out[vfm] = "the page would become too large"
+            continue
+        size += sum(map(len, pictures))
+        every += one.predictions
+        for image, own, picture in zip(
+            block["images"], one.examples.examples, pictures, strict=True
+        ):
+            shown = {"vfm": vfm, "seed": one.run.seed, "miou": own.miou}
+            image["predictions"].append({**shown, "run_miou": one.run.miou, "picture": picture})
+    if every:
+        block["legend"] = _legend(examples, every)
     block["left_out"] = [(printable(vfm), reason) for vfm, reason in left_out.items()]
-    if not found:
-        return block
-    first = next(iter(found.values()))
-    colours = _colours(first.examples.palette)
-    for i, one in enumerate(first.examples.examples):
-        shown = [
-            {
-                "vfm": vfm,
-                "seed": f.run.seed,
-                "miou": f.examples.examples[i].miou,
-                "run_miou": f.run.miou,
-                "picture": _painted(f.predictions[i], colours),
-            }
-            for vfm, f in found.items()
-        ]
-        label = _painted(_striped(first.labels[i], len(first.examples.classes)), colours)
-        block["images"].append(
-            {
-                "name": one.name,
-                "place": one.place + 1,
-                "photo": _photo(one, first.labels[i].shape),
-                "label": label,
-                "predictions": shown,
-            }
-        )
-    every = [*first.labels, *(p for f in found.values() for p in f.predictions)]
-    block["legend"] = _legend(first.examples, every)
-    block["text"] = _text(first.examples)
-    return block
+    return block, size
+
+
+def _images(found: _Found, colours: list[int]) -> list[dict]:
+    classes = len(found.examples.classes)
+    return [
+        {
+            "name": one.name,
+            "place": one.place + 1,
+            "photo": _photo(one, label.shape),
+            "label": _painted(_striped(label, classes), colours),
+            "predictions": [],
+        }
+        for one, label in zip(found.examples.examples, found.labels, strict=True)
+    ]
 
 
 def _text(examples: Examples) -> str:

@@ -19,7 +19,16 @@ from plotly.offline import get_plotlyjs
 from vfm_ss.ranking.analysis import Analysis
 from vfm_ss.report.examples import example_blocks
 from vfm_ss.report.plot_data import plot_data
-from vfm_ss.report.table_data import Table, Value, certainty, p_value, raw, title
+from vfm_ss.report.table_data import (
+    Table,
+    Value,
+    certainty,
+    digits,
+    interval,
+    p_value,
+    raw,
+    title,
+)
 from vfm_ss.report.tables import all_tables, count, models_table, prediction_table, summary
 from vfm_ss.text import printable
 from vfm_ss.version import __version__
@@ -85,8 +94,8 @@ def _cards(a: Analysis) -> list[dict]:
     known.sort(key=lambda c: -c.agreement.tau)
     labels = ("Agrees most", "Agrees least") if len(known) > 1 else ("Agreement",)
     for label, c in zip(labels, [*known[:1], *known[-1:]], strict=False):
-        limits = "" if not c.interval else f" ({c.interval[0]:.2f} to {c.interval[1]:.2f})"
-        note = f"τ {c.agreement.tau:.2f}{limits} over {c.agreement.n} models"
+        limits = "" if not c.interval else f" ({interval(c.interval)})"
+        note = f"τ {digits(2)(c.agreement.tau)}{limits} over {c.agreement.n} models"
         if c.agreement.p_value > 0.05:
             note += f"; p = {p_value(c.agreement.p_value)}: too few models to tell it from chance"
         cards.append({"label": label, "value": title(c.setting), "note": note})

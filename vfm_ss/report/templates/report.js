@@ -100,7 +100,7 @@ function drawRanks() {
   })), {
     height: (narrow() ? 150 : 90) + 30 * vfms.length,
     margin: { l: 8, r: narrow() ? 12 : 90, t: narrow() ? 8 : 34, b: 40 },
-    xaxis: { tickvals: x, ticktext: data.settings.map((s) => wrap(s, narrow() ? 14 : 12)), showgrid: false, zeroline: false,
+    xaxis: { tickvals: x, ticktext: data.settings.map((s) => wrap(s, narrow() ? 14 : Math.max(12, Math.floor(140 / settings.length)))), showgrid: false, zeroline: false,
       range: [-0.2, last + 0.2], tickangle: narrow() ? -60 : 0, tickfont: { size: narrow() ? 10 : 13 } },
     yaxis: { autorange: "reversed", showgrid: false, zeroline: false, showline: false,
       tickvals: range(vfms.length).map((m) => data.rank[data.baseline][m]),
@@ -307,7 +307,8 @@ const interaction = data.interactions.length > 0 &&
 const blocks = [...document.querySelectorAll(".of-examples")];
 const showExamples = (chosen) => blocks.forEach((block, i) => { block.hidden = i !== chosen; });
 if (blocks.length > 1) {
-  const names = blocks.map((block) => block.querySelector("h3").textContent);
+  const heads = blocks.map((block) => block.querySelector("h3")), names = heads.map((head) => head.textContent);
+  heads.forEach((head) => head.remove());
   const chosen = choices("pick-examples", 0, () => showExamples(chosen()), names);
   showExamples(0);
 }

@@ -17,9 +17,9 @@ model = dict(
 # The paper's rates, 1e-4 and a tenth of it for the encoder, fine-tune pretrained weights in 40k
 # steps. Random ones have to get somewhere in a few hundred: a hundred times both.
 optim_wrapper = dict(optimizer=dict(lr=1e-2))
-train_cfg = dict(max_iters=150, val_interval=75, micro_batch=16)
+train_cfg = dict(max_iters=120, val_interval=60, micro_batch=16)
 default_hooks = dict(
     logger=dict(interval=10),
-    checkpoint=dict(interval=75),
+    checkpoint=dict(interval=60),
     record=dict(size="t"),
 )
