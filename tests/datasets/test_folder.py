@@ -297,6 +297,9 @@ BAD = {
     "slash": (dict(name="a/b"), "name is 'a/b'"),
     "mmseg": (dict(metainfo=dict(classes=["a"])), "takes no metainfo: set classes and palette"),
     "folder": (dict(split="nowhere"), "photos/nowhere does not exist"),
+    "split": (dict(split=3), "split is 3, expected a text"),
+    "no palette": (dict(palette=1), "palette is 1, expected a list of"),
+    "no text": (dict(group=1, split="a", shares={"a": 1}), "group=1 is no regular expression"),
 }  # fmt: skip
 
 

@@ -1,5 +1,6 @@
 """Predictions without labels: equal to those of a test, whatever the files and their names."""
 
+import os
 import shutil
 from pathlib import Path
 
@@ -124,6 +125,12 @@ def test_names_keep_their_folders_and_nothing_is_replaced(entered, capsys):
     # An image without its painting is not done.
     predict("photos", "--out", "photos/out", "--skip-existing", "--overlay")
     assert len(files("photos/out/overlay")) == 4
+    # Nor is an image its own label map.
+    before = Path("photos/b/1.png").read_bytes()
+    for more in ((), ("--overlay",)):
+        predict("photos/b/1.png", "--out", "photos/b", "--skip-existing", *more, status=2)
+        assert "photos/b/1.png is one of the images" in capsys.readouterr().err
+    assert Path("photos/b/1.png").read_bytes() == before
 
     for args, message in {
         ("photos/a", "photos/b", "--out", "x"): "1.png would be the result of photos/a/1.jpg and",
@@ -143,6 +150,7 @@ def test_files_that_cannot_be_read_are_named_and_the_rest_is_done(entered, capsy
     Path("photos/0.jpg").write_bytes(Path("photos/1.jpg").read_bytes()[:300])
     Path("photos/5.png").write_bytes(b"")
     Image.fromarray(np.zeros((30, 30), np.uint16) + 999).save("photos/deep.png")
+    os.mkfifo("photos/pipe.png")  # reading it would never end
     photos("more", ["6.png"])
     Path("more/text.dat").write_text("no image")
     for workers in ("0", "2"):
@@ -158,9 +166,10 @@ def test_files_that_cannot_be_read_are_named_and_the_rest_is_done(entered, capsy
         )
         out, err = capsys.readouterr()
         named = [line.split(":")[1].strip() for line in err.splitlines() if "not predicted" in line]
-        assert sorted(named) == ["more/text.dat", "photos/0.jpg", "photos/5.png", "photos/deep.png"]
+        bad = ["0.jpg", "5.png", "deep.png", "pipe.png"]
+        assert sorted(named) == ["more/text.dat", *(f"photos/{name}" for name in bad)]
         assert "has 16-bit numbers" in err
-        assert "5 images predicted, 4 not" in out
+        assert "5 images predicted, 5 not" in out
         assert files(workers) == ["1.png", "2.png", "3.png", "4.png", "6.png"]
     assert same_files("0", "2")
 

@@ -88,6 +88,8 @@ def checked_shares(
     Raises:
         ValueError: If they are no fractions of one whole, or the split is none of them.
     """
+    if not (split is None or isinstance(split, str)):
+        raise ValueError(f"split is {split!r}, expected a text")
     if not shares:
         return None
     if not isinstance(shares, Mapping) or split not in shares:
@@ -113,7 +115,7 @@ def checked_group(group: str | None) -> re.Pattern | None:
     """
     try:
         return None if group is None else re.compile(group)
-    except re.error as error:
+    except (re.error, TypeError) as error:
         raise ValueError(f"group={group!r} is no regular expression: {error}") from None
 
 
@@ -123,7 +125,10 @@ def checked_palette(palette: Sequence[Sequence[int]], names: tuple[str, ...]) ->
     Raises:
         ValueError: If they are not one (R, G, B) for each class.
     """
-    colours = [list(colour) for colour in palette]
+    try:
+        colours = [list(colour) for colour in palette]
+    except TypeError:
+        raise ValueError(f"palette is {palette!r}, expected a list of (R, G, B)") from None
     if len(colours) != len(names):
         raise ValueError(f"palette has {len(colours)} colours for {len(names)} classes")
     for colour in colours:

@@ -15,6 +15,8 @@ import fsspec
 from mmengine.fileio import register_backend
 from mmengine.fileio.backends import LocalBackend
 
+from vfm_ss.found_files import opened
+
 from .archives import is_url, open_archive
 
 _ARCHIVE = re.compile(r"^(.*?\.(?:zip|tar))(?:/(.*))?$", re.IGNORECASE)
@@ -45,14 +47,19 @@ class ArchiveBackend(LocalBackend):
     """mmengine storage backend, `backend_args=dict(backend='archive')`; the default in vfm_ss."""
 
     def get(self, filepath: str | Path) -> bytes:
-        """Read a file from a folder, an archive or a remote store."""
+        """Read a file from a folder, an archive or a remote store.
+
+        Raises:
+            ValueError: If it is a named pipe or a device, which might never end.
+        """
         path, inner = split_archive(filepath)
         if inner is not None:
             return open_archive(path).read(inner)
         if is_url(path):
             fs, name = fsspec.core.url_to_fs(path)
             return fs.cat_file(name)
-        return super().get(path)
+        with opened(path) as file:
+            return file.read()
 
     def get_text(self, filepath: str | Path, encoding: str = "utf-8") -> str:
         """Read a text file."""

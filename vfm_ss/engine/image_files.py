@@ -64,9 +64,11 @@ def plan_outputs(
         The file of each kind, by the path of the image.
 
     Raises:
-        UsageError: If a file exists (and images are not skipped), or two images share one.
+        UsageError: If a file exists (and images are not skipped) or is one of the images, or two
+            images share one.
     """
     plan, taken = {}, {}
+    originals = {os.path.realpath(image) for image in images}
     for image, place in images.items():
         files = {k: Path(out, k, place).with_suffix(suffix) for k, suffix in kinds.items()}
         for file in files.values():
@@ -77,6 +79,9 @@ def plan_outputs(
                     "another, each in an --out of its own, or give a folder that holds both"
                 )
         existing = [file for file in files.values() if file.exists()]
+        for file in existing:
+            if os.path.realpath(file) in originals:
+                raise UsageError(f"{file} is one of the images: choose another --out")
         if skip_existing and len(existing) == len(files):
             continue
         if existing and not skip_existing:

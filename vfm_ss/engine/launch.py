@@ -19,6 +19,7 @@ from .batching import per_rank_batch
 from .eval_test import RunRecord, add_tta, test_on_eval_data
 from .evaluations import loader_identity
 from .speed import measure_speed, show_speed
+from .stated_numbers import check_numbers
 
 
 def train(
@@ -66,6 +67,7 @@ def train(
         cfg.resume = "auto"
     elif resume:
         cfg.resume, cfg.load_from = True, resume
+    check_numbers(cfg)
     _check_fraction(cfg)
     _check_eval_data(cfg)
     _share_effective_batch(cfg)
@@ -117,6 +119,7 @@ def test(
     """
     cfg = load_config(config, cfg_options, work_dir, launcher, local_rank)
     cfg.load_from = checkpoint
+    check_numbers(cfg)
     if eval_data:
         if tta or (len(eval_data) > 1 and (out or show or show_dir)):
             raise UsageError(

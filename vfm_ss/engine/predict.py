@@ -31,6 +31,7 @@ from vfm_ss.text import printable
 
 from .image_files import find_images, plan_outputs
 from .launch import leaf_config, load_config, use_device_well
+from .stated_numbers import check_numbers
 from .trained_model import load_trained
 
 _ARCHIVES = {"backend": "archive"}
@@ -87,6 +88,7 @@ def predict(
     if not plan:
         return 0
     cfg = load_config(config, cfg_options)
+    check_numbers(cfg)
     init_default_scope(cfg.get("default_scope") or "mmseg")
     use_device_well(cfg)
     loader = cfg.test_dataloader

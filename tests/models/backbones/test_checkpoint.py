@@ -196,6 +196,11 @@ def edit(state, **changes):
             {"norm__weight": torch.ones(7)},
             r"1 of another shape: norm.weight \(7,\) instead of \(768,\)",
         ),
+        ({"norm__weight": 3}, r"1 of another shape: norm.weight int instead of \(768,\)"),
+        (
+            {"norm__weight": torch.ones(768).to_sparse()},
+            r"1 of another shape: norm.weight torch.sparse_coo instead of \(768,\)",
+        ),
     ],
 )
 def test_every_key_that_does_not_match_is_listed(changes, message, small_vit, tmp_path):

@@ -154,9 +154,9 @@ def load_strict(
         "missing": [k for k in expected if k not in state_dict],
         "unexpected": [k for k in state_dict if k not in expected],
         "of another shape": [
-            f"{k} {tuple(state_dict[k].shape)} instead of {tuple(v.shape)}"
+            f"{k} {_shape(state_dict[k])} instead of {_shape(v)}"
             for k, v in expected.items()
-            if k in state_dict and state_dict[k].shape != v.shape
+            if k in state_dict and _shape(state_dict[k]) != _shape(v)
         ],
     }
     if any(problems.values()):
@@ -166,6 +166,13 @@ def load_strict(
             f"{source} does not fit {name}, check arch and the file. Keys {found}{prefix}"
         )
     vit.load_state_dict(state_dict, strict=False)
+
+
+def _shape(value: object) -> object:
+    """Return the shape of a tensor as others have it, and what anything else is."""
+    if isinstance(value, torch.Tensor):
+        return tuple(value.shape) if value.layout == torch.strided else str(value.layout)
+    return type(value).__name__
 
 
 def _some(names: list[str]) -> str:
