@@ -78,6 +78,39 @@ def test_eomt(trained, tmp_path):
     np.testing.assert_allclose(run(path, rgb), expected, rtol=0, atol=1e-4)
 
 
+def test_batch_norm_is_that_of_the_running_statistics(trained, tmp_path):
+    """DINOv3's probe; a batch of other images changes nothing."""
+    config, checkpoint = trained(TINY, dict(type="BatchNormLinearHead"))
+    saved = torch.load(checkpoint, weights_only=True)
+    norm = {k: v for k, v in saved["state_dict"].items() if ".norm.running_" in k}
+    assert len(norm) == 2
+    for value in norm.values():
+        value.copy_(1 + torch.rand(value.shape, generator=torch.Generator().manual_seed(0)))
+    torch.save(saved, checkpoint)
+    path = tmp_path / "model.onnx"
+    list(export(config, checkpoint, [path], dynamic_batch=True))
+    rgb = images(3)
+    expected = predicted(config, checkpoint, rgb)
+    for part in (slice(0, 1), slice(0, 3)):
+        np.testing.assert_allclose(run(path, rgb[part]), expected[part], rtol=1e-4, atol=1e-4)
+    # By hand, from the features.
+    model = init_model(str(config), str(checkpoint), device="cpu")
+    head = model.decode_head
+    with torch.no_grad():
+        x = torch.from_numpy(rgb).float()
+        mean, std = (model.data_preprocessor.mean, model.data_preprocessor.std)
+        (features,) = model.backbone((x - mean) / std)
+        column = (slice(None), None, None)
+        scaled = (features - norm["decode_head.norm.running_mean"][column]) / (
+            norm["decode_head.norm.running_var"] + 1e-5
+        ).sqrt()[column]
+        scaled = scaled * head.norm.weight[column] + head.norm.bias[column]
+        logits = torch.einsum("kc,bchw->bkhw", head.conv_seg.weight[..., 0, 0], scaled)
+        logits += head.conv_seg.bias[column]
+        logits = torch.nn.functional.interpolate(logits, (32, 48), mode="bilinear")
+    np.testing.assert_allclose(run(path, rgb), logits.numpy(), rtol=1e-4, atol=1e-4)
+
+
 def test_files_say_what_they_are(tiny, tmp_path):
     path = tmp_path / "model.onnx"
     lines = list(export(*tiny, [path]))
