@@ -96,6 +96,17 @@ def test_what_can_change_the_result_counts(cfg, option):
     assert len(keys) > 0
 
 
+@pytest.mark.parametrize(
+    ("argument", "counts"),
+    [({"distortion": None}, True), ({"crop_size": None}, False), ({"crop_size": 512}, False),
+     ({"pad_value": "mean"}, True)],
+)  # fmt: skip
+def test_what_a_transform_is_given_counts_but_the_model_s_size(cfg, argument, counts):
+    changed = copy.deepcopy(cfg)
+    changed.train_dataloader.dataset.pipeline[0].update(argument)
+    assert (hash_of(changed) != hash_of(cfg)) == counts
+
+
 def test_the_checksum_is_sha256_of_sorted_json(cfg):
     """Computed here by hand, so that no change of ours moves published checksums unseen."""
     small = {

@@ -68,7 +68,7 @@ def identity(cfg: Mapping) -> dict[str, Any]:
     found.pop("model.test_cfg.precision", None)  # training's, where it is not stated
     size = found.get("model.backbone.img_size")
     found = {k: _canonical(k, v, size) for k, v in sorted(found.items())}
-    return {k: v for k, v in found.items() if not (v is None and "_dataloader." in k)}
+    return {k: v for k, v in found.items() if v is not None or not _is_default(k)}
 
 
 def config_hash(found: Mapping[str, Any]) -> str:
@@ -152,6 +152,14 @@ def _canonical(key: str, value: Any, model_size: Any) -> Any:
         if "_dataloader." in key and value == pair(model_size):
             return None  # what a transform takes from the model by itself
     return value
+
+
+def _is_default(key: str) -> bool:
+    """Return whether None means the same there as nothing.
+
+    A transform may be switched off by it (``distortion=None``), but takes its size from the model.
+    """
+    return "_dataloader." in key and (".pipeline." not in key or key.split(".")[-1] in SIZES)
 
 
 def _name(value: Any) -> str:
