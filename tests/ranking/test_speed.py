@@ -59,7 +59,7 @@ def test_only_what_was_measured_and_alike_is_compared(analysis):
 def test_the_report_shows_it_where_there_is_any(analysis, make_record):
     (table,) = (t for t in all_tables(analysis, "default") if t.key == "speed")
     assert len(table.rows) == 4
-    assert table.shown()[0][2:6] == ["61.00", "105.0", "19.1 ms", "–"]
+    assert table.shown()[0][2:6] == ["61.00 ± 1.00", "105.0", "19.1 ms", "–"]
     series = plot_data(analysis, "default")["speeds"]
     assert [len(s["x"]) for s in series] == [3, 1]
     figure = speed_figure(analysis)

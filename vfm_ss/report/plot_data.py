@@ -67,21 +67,23 @@ def plot_data(a: Analysis, target: str) -> dict:
             }
             for i in a.interactions
         ],
-        "speeds": _series(speeds(a.cells), "measured", "images_per_second", vfms),
-        "times": _series(model_costs(a.cells), "device", "train_seconds", vfms),
+        "speeds": _series(a, speeds(a.cells), "measured", "images_per_second"),
+        "times": _series(a, model_costs(a.cells), "device", "train_seconds"),
         "classes": [_class_iou(a, s, vfms) for s in settings],
     }
 
 
-def _series(table: pd.DataFrame, apart: str, x: str, vfms: list[str]) -> list[dict]:
+def _series(a: Analysis, table: pd.DataFrame, apart: str, x: str) -> list[dict]:
     """Return scores against a column: a series for each setting and value of ``apart``."""
     several = table[apart].nunique() > 1
+    vfms = list(a.means.index)
     return [
         {
             "label": f"{title(setting)}, {value}" if several else title(setting),
             "vfm": [vfms.index(vfm) for vfm in rows["vfm"]],
             "x": [float(v) for v in rows[x]],
             "miou": [float(v) for v in rows["miou"]],
+            "std": [_gap(a.cells.loc[(setting, vfm), "std"]) for vfm in rows["vfm"]],
         }
         for (setting, value), rows in table.groupby(["setting", apart], sort=False)
     ]

@@ -176,12 +176,13 @@ def cost_table(a: Analysis) -> Table:
 
 def speed_table(a: Analysis) -> Table:
     """Score and speed of the trained models that were measured."""
-    found = speeds(a.cells)
+    found, std = speeds(a.cells), a.cells["std"].dropna().to_dict()
     rows = [
         [
             title(r.setting),
-            Value(r.vfm, r.setting, r.vfm),
-            *(r.miou, r.images_per_second, r.latency_seconds, r.peak_memory_mb, r.runs),
+            r.vfm,
+            Value(r.miou, r.setting, r.vfm, std.get((r.setting, r.vfm))),
+            *(r.images_per_second, r.latency_seconds, r.peak_memory_mb, r.runs),
             "yes" if r.front else "no",
             r.measured,
         ]

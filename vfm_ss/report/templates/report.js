@@ -226,10 +226,11 @@ function drawScatter(id, series, words, log) {
   draw(id, [
     ...series.map((s, k) => (
       { type: "scatter", mode: named ? "markers+text" : "markers", showlegend: false, x: s.x, y: s.miou,
+        error_y: { type: "data", array: s.std, color: GREY, thickness: 1.2, width: 3 },
         marker: { size: 11, symbol: marks[k % marks.length], color: s.vfm.map((m) => shade(m, vfms.length)) },
         text: s.vfm.map((m) => near(data.vfms[m])), textposition: s.x.map((x) => (x < middle ? "top right" : "top left")), textfont: { size: narrow() ? 10 : 12 },
-        customdata: s.vfm.map((m) => `<b>${vfms[m]}</b>, ${plain(s.label)}`),
-        hovertemplate: "%{customdata}<br>%{x:.4~g}, %{y:.2f} %<extra></extra>" })),
+        customdata: s.vfm.map((m, i) => `<b>${vfms[m]}</b>, ${plain(s.label)}<br>${fixed(s.miou[i])}${s.std[i] === null ? "" : ` ± ${fixed(s.std[i])}`} %`),
+        hovertemplate: `%{customdata}<br>${words}: %{x:.4~g}<extra></extra>` })),
     ...(named ? [] : shown.map((m) => entry(data.vfms[m], { color: shade(m, vfms.length) }))),
     ...series.map((s, k) => entry(s.label, { color: GREY, symbol: marks[k % marks.length] })),
   ], { height: (narrow() ? 400 + 18 * (series.length + shown.length) : 460 + 8 * (series.length + shown.length)), showlegend: true,
