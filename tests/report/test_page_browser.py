@@ -68,7 +68,17 @@ def analysis(tmp_path, write_grid):
 def test_every_plot_is_drawn_under_the_pages_own_policy(analysis, tmp_path):
     dom = browse(tmp_path, page(analysis, tmp_path, "large"), "--dump-dom")
     assert 'data-ready="yes"' in dom
-    for plot in ("tau", "matrix", "ranks", "models", "curves", "classes", "pairs", "predict"):
+    for plot in (
+        "tau",
+        "matrix",
+        "ranks",
+        "models",
+        "curves",
+        "classes",
+        "pairs",
+        "predict",
+        "time",
+    ):
         part = re.search(rf'<div class="plot[^"]*" id="plot-{plot}".*?</svg>', dom, re.S)
         assert part is not None, plot
         assert "<path" in part[0] or "<image" in part[0]

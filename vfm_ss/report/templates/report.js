@@ -233,7 +233,7 @@ function drawScatter(id, series, words, log) {
         hovertemplate: `%{customdata}<br>${words}: %{x:.4~g}<extra></extra>` })),
     ...(named ? [] : shown.map((m) => entry(data.vfms[m], { color: shade(m, vfms.length) }))),
     ...series.map((s, k) => entry(s.label, { color: GREY, symbol: marks[k % marks.length] })),
-  ], { height: (narrow() ? 400 + 18 * (series.length + shown.length) : 460 + 8 * (series.length + shown.length)), showlegend: true,
+  ], { height: (narrow() ? 400 + 24 * (series.length + shown.length) : 460 + 8 * (series.length + shown.length)), showlegend: true,
     xaxis: { title: { text: words }, ...(log ? { type: "log", tickvals: ROUND } : { rangemode: "tozero" }) },
     yaxis: { title: { text: "mIoU in percent" } } });
 }
