@@ -2,8 +2,8 @@
 
     python projects/camvid/weights.py dinov2_vits14_pretrain.pth weights
 
-writes three files: the weights as they are, the same with the last four of their twelve blocks
-re-initialised, and the same with everything re-initialised. One architecture, one way of loading.
+writes four files: the weights as they are, with the last four and with the last eight of the twelve
+blocks re-initialised, and with everything re-initialised. One architecture, one way of loading.
 """
 
 import argparse
@@ -57,11 +57,12 @@ def main() -> None:
     p.add_argument(
         "pretrained", help="dinov2_vits14_pretrain.pth, as DINOv2's repository offers it"
     )
-    p.add_argument("folder", type=Path, help="where the three files are written")
+    p.add_argument("folder", type=Path, help="where the four files are written")
     args = p.parse_args()
     state = read_file(args.pretrained)
     args.folder.mkdir(parents=True, exist_ok=True)
-    for name, blocks in (("dinov2-s", ()), ("last4", range(8, 12)), ("random", None)):
+    damages = {"dinov2-s": (), "last4": range(8, 12), "last8": range(4, 12), "random": None}
+    for name, blocks in damages.items():
         file = args.folder / f"{name}.safetensors"
         save_file(reinitialised(state, blocks), file)
         print(f"wrote {file}")
