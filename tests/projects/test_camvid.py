@@ -10,6 +10,8 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from mmseg.registry import DATASETS, MODELS
 
+from vfm_ss.cli.main import main
+
 PROJECT = Path(__file__).parents[2] / "projects" / "camvid"
 
 
@@ -61,3 +63,12 @@ def test_its_data_file_reads_the_same_labels(root, monkeypatch):
         samples.append((dataset.metainfo["classes"], dataset[0]["gt_seg_map"]))
     assert samples[0][0] == samples[1][0]
     assert np.array_equal(samples[0][1], samples[1][1])
+
+
+def test_the_readme_shows_the_scores_of_the_records(capsys):
+    """After adding records, print the table: vfm-ss rank projects/camvid/records --format md."""
+    assert main(["rank", str(PROJECT / "records"), "--format", "md"]) == 0
+    printed = capsys.readouterr().out
+    scores = printed.split("## Mean IoU\n\n")[1].split("\n\n")[0]
+    assert scores.count("\n") == 5, "four VFMs"
+    assert scores in (PROJECT / "README.md").read_text()

@@ -70,10 +70,7 @@ def test_missing_models_are_gaps_and_said():
     assert (comparison.agreement.n, comparison.agreement.tau) == (2, -1)
     assert (comparison.missing, comparison.extra) == (("b",), ("d",))
     assert comparison.interval is None
-    assert a.notes == [
-        "default: one seed only, so no standard deviation, for a, b, c.",
-        "probe: one seed only, so no standard deviation, for a, c, d.",
-    ]
+    assert a.notes == ["One seed only, so no standard deviation."]
 
 
 @pytest.mark.parametrize("common", [0, 1])

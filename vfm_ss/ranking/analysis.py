@@ -209,10 +209,13 @@ def _notes(cells: pd.DataFrame, asked: str, baseline: str) -> list[str]:
         notes.append(
             f"No run under the setting {asked!r}; the baseline is {baseline!r}, the closest to it."
         )
+    single = (cells["seeds"] < 2).all()
+    if single:
+        notes.append("One seed only, so no standard deviation.")
     for setting in cells.index.unique("setting"):
         rows = cells.loc[setting]
         few = [vfm for vfm, seeds in rows["seeds"].items() if seeds < 2]
-        if few:
+        if few and not single:
             notes.append(f"{setting}: one seed only, so no standard deviation, for {_list(few)}.")
         records = [r.record for runs in rows["runs"] for r in runs if r.record is not None]
         notes += _class_notes(setting, records)
