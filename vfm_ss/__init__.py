@@ -5,14 +5,30 @@ gets its modules, whichever of the two is imported first. Without mmseg it stays
 reports and sweeps imports neither torch nor mmengine.
 """
 
-from .compat import stack
 from .compat.import_hooks import around_import
 from .version import __version__
 
 __all__ = ["__version__"]
 
 
+# What follows is imported when it is needed: a command starts, and minds Ctrl-C, at once.
+
+
+def _check() -> None:
+    from .compat import stack
+
+    stack.check()
+
+
+def _name_packages() -> None:
+    from .compat import stack
+
+    stack.name_packages()
+
+
 def _register() -> None:
+    from .compat import stack
+
     stack.import_quietly("mmseg.datasets", "mmseg.models")
     import vfm_ss.datasets
     import vfm_ss.engine
@@ -24,5 +40,5 @@ def _register() -> None:
     checkpoint_io.register()
 
 
-around_import("mmengine", before=stack.check, after=stack.name_packages)
+around_import("mmengine", before=_check, after=_name_packages)
 around_import("mmseg", after=_register)

@@ -94,6 +94,55 @@ def test_ctrl_c_exits_with_130_without_a_traceback(capsys):
     assert outcome(interrupted, capsys) == (130, "vfm-ss x: interrupted\n")
 
 
+def test_a_command_minds_ctrl_c_at_once():
+    """Nothing that takes time is imported before: an interrupt there would print a traceback."""
+    code = """
+import sys
+before = set(sys.modules)
+import vfm_ss.cli.main
+new = {name.partition(".")[0] for name in set(sys.modules) - before} - {"vfm_ss"}
+print(*sorted(new))
+"""
+    env = os.environ | {"PYTHONPATH": str(ROOT)}
+    out = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True)
+    assert out.returncode == 0, out.stderr
+    assert {"packaging", "email", "subprocess", "inspect"}.isdisjoint(out.stdout.split())
+
+
+def test_ctrl_c_during_imports(tmp_path):
+    """Each command, interrupted where it imports itself, its library, or the library's own."""
+    config = ROOT / "configs" / "vfm" / "mae_b16_linear_ade20k.py"
+    model = [str(config), str(config)]
+    options = {
+        "train": [str(config)], "test": model, "predict": [*model, ".", "--out", "out"],
+        "export": [*model, "--out", "out.onnx"], "publish": [*model, "--out", "out"],
+        "check-data": [str(config)], "rank": ["."], "info": [], "sweep": ["status", "."],
+    }  # fmt: skip
+    assert options.keys() == COMMANDS.keys()
+    code = f"""
+import sys
+from vfm_ss.cli.main import main
+class Interrupt:
+    def find_spec(self, name, path=None, target=None):
+        if name == self.name:
+            raise KeyboardInterrupt
+interrupt = Interrupt()
+sys.meta_path.insert(0, interrupt)
+for command, options in {options}.items():
+    own = "vfm_ss.cli." + command.replace("-", "_")
+    library = {{"rank": "pandas", "sweep": "vfm_ss.sweep", "info": "torch"}}.get(command, "torch")
+    for interrupt.name in (own, library):
+        assert main([command, *options]) == 130, (command, interrupt.name)
+"""
+    env = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=env, cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize(
     ("fault", "kind"),
     [

@@ -11,7 +11,7 @@ from vfm_ss.protocol.runs import Run, Skipped, collect
 from vfm_ss.protocol.score_tables import read_results
 from vfm_ss.ranking.analysis import analyse
 from vfm_ss.report.formats import latex, markdown, render, table_csv, text
-from vfm_ss.report.table_data import Column, Table, Value, certainty, digits, duration
+from vfm_ss.report.table_data import Column, Table, Value, certainty, digits, duration, title
 from vfm_ss.report.tables import all_tables
 from vfm_ss.text import from_cell, printable, to_cell
 
@@ -149,6 +149,20 @@ def test_nasty_names_pass_through_every_format():
             assert "\x1b" not in out
             assert "\udc80" not in out
     assert len(json.loads(render(a, "json", "default"))["settings"]) == 2
+
+
+def test_files_hold_the_key_of_a_setting_and_people_read_its_title(analysis, tmp_path):
+    tables = {t.key: t for t in all_tables(analysis, "default")}
+    (tmp_path / "runs.csv").write_text(table_csv(tables["runs"]))
+    read, skipped = read_results(tmp_path / "runs.csv")
+    assert skipped == []
+    assert [r.setting for r in read] == [r.setting for r in analysis.runs]
+    for table in tables.values():
+        keys = {column.key: i for i, column in enumerate(table.columns)}
+        for name in {"setting", "baseline"} & keys.keys():
+            found = {row[keys[name]] for row in table.rows}
+            assert found <= set(analysis.settings), table.key
+            assert {row[keys[name]] for row in table.shown()} == {title(key) for key in found}
 
 
 def test_table_csv_is_exact_and_leaves_gaps_empty():

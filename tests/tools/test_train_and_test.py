@@ -131,3 +131,22 @@ def test_bad_input_ends_with_one_clear_line(args, message, tool):
     assert last.startswith("train.py: error: ")
     assert message in last
     assert "Traceback" not in log
+
+
+def test_a_work_dir_that_is_deleted_under_its_training_is_said(project, tool):
+    """At the next write, whoever writes: the log's numbers, a checkpoint, the record."""
+    process = tool("train.py", "tiny.py", "--work-dir", "run", "--cfg-options",
+                   "train_cfg.max_iters=100000", "train_cfg.val_interval=100000",
+                   "default_hooks.checkpoint.interval=20", wait=False)  # fmt: skip
+    lines = []
+    for line in process.stdout:
+        lines.append(line)
+        if "Iter(train)" in line:
+            break
+    shutil.rmtree(project / "run")
+    output = "".join(lines) + process.communicate(timeout=300)[0]
+    last = output.strip().splitlines()[-1]
+    assert process.returncode == 1
+    assert last.startswith("train.py: error: ")
+    assert re.search(r"the folder \S+/run is gone", last)
+    assert "Traceback" not in output

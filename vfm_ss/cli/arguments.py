@@ -3,8 +3,6 @@
 import argparse
 from pathlib import Path
 
-from vfm_ss.compat import stack
-
 
 def add_config(parser: argparse.ArgumentParser) -> None:
     """Add the config and its overrides."""
@@ -46,6 +44,8 @@ class _KeyValues(argparse.Action):
     """mmengine's ``DictAction``, imported when it is needed: ``--help`` needs no torch."""
 
     def __call__(self, parser, namespace, values, option_string=None):
+        from vfm_ss.compat import stack
+
         stack.check()
         from mmengine.config import DictAction
 

@@ -149,5 +149,13 @@ def foreseen(error: Exception) -> str | None:
         return f"{text}; correct the config, or name the module that has it in custom_imports"
     if isinstance(error, OSError) and error.strerror:
         where = f"{error.filename}: " if error.filename is not None else ""
-        return f"{where}{error.strerror}"
+        return f"{where}{error.strerror}{_missing_folder(error)}"
     return None
+
+
+def _missing_folder(error: OSError) -> str:
+    """Name the folder that is missing where a file is, as a work dir that was deleted."""
+    if not (isinstance(error, FileNotFoundError) and isinstance(error.filename, str)):
+        return ""
+    missing = [str(p) for p in Path(error.filename).absolute().parents if not p.is_dir()]
+    return f"; the folder {missing[-1]} is gone or was never there" if missing else ""

@@ -126,7 +126,7 @@ def _table(table: Table, anchors: dict) -> dict:
             cells.append(
                 {
                     "text": shown,
-                    "sort": _sort_key(value),
+                    "sort": _sort_key(value if column.numeric or value is None else shown),
                     "numeric": column.numeric,
                     "group": group,
                     "run": first,

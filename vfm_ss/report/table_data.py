@@ -136,3 +136,8 @@ def interval(limits: tuple[float, float]) -> str:
 def text(key: str, label: str) -> Column:
     """Return a column of words."""
     return Column(key, label, numeric=False)
+
+
+def of_setting(key: str, label: str) -> Column:
+    """Return a column of settings: their keys in files, their titles for people."""
+    return Column(key, label, title, numeric=False)

@@ -15,6 +15,7 @@ from vfm_ss.report.table_data import (
     duration,
     interval,
     millions,
+    of_setting,
     p_value,
     text,
     title,
@@ -50,13 +51,13 @@ def tau_table(a: Analysis) -> Table:
     for c in a.comparisons:
         values = [c.agreement.n, c.agreement.tau, c.interval, c.agreement.p_value, c.paper_tau]
         linked = [Value(value, c.setting) for value in values[:-1]]
-        rows.append([title(c.setting), title(c.baseline), *linked, values[-1], _remarks(c)])
+        rows.append([c.setting, c.baseline, *linked, values[-1], _remarks(c)])
     return Table(
         "tau",
         "Does the ranking change?",
         [
-            text("setting", "Setting"),
-            text("baseline", "Against"),
+            of_setting("setting", "Setting"),
+            of_setting("baseline", "Against"),
             Column("n", "Models"),
             Column("tau", "Kendall's τ", digits(2)),
             Column("tau_ci", "95 % interval", interval),
@@ -143,7 +144,7 @@ def cost_table(a: Analysis) -> Table:
         paper = [known.paper_time, known.paper_params] if known else [None, None]
         keys = ("step_seconds", "step_ratio", "train_seconds", "time_ratio")
         keys += ("params", "params_change")
-        rows.append([title(setting), *(Value(cost[key], setting) for key in keys), *paper])
+        rows.append([setting, *(Value(cost[key], setting) for key in keys), *paper])
     if a.costs[["step_seconds", "train_seconds", "params"]].isna().all(axis=None):
         rows = []
     left_out = int(a.costs["other_device"].sum())
@@ -159,7 +160,7 @@ def cost_table(a: Analysis) -> Table:
         "cost",
         "What does it cost?",
         [
-            text("setting", "Setting"),
+            of_setting("setting", "Setting"),
             Column("step_seconds", "Per step", duration),
             Column("step_ratio", "×", digits(2)),
             Column("train_seconds", "Training", duration),
@@ -179,7 +180,7 @@ def speed_table(a: Analysis) -> Table:
     found, std = speeds(a.cells), a.cells["std"].dropna().to_dict()
     rows = [
         [
-            title(r.setting),
+            r.setting,
             r.vfm,
             Value(r.miou, r.setting, r.vfm, std.get((r.setting, r.vfm))),
             *(r.images_per_second, r.latency_seconds, r.peak_memory_mb, r.runs),
@@ -192,7 +193,7 @@ def speed_table(a: Analysis) -> Table:
         "speed",
         "How fast are the trained models?",
         [
-            text("setting", "Setting"),
+            of_setting("setting", "Setting"),
             text("vfm", "Model"),
             Column("miou", "mIoU", digits(2)),
             Column("images_per_second", "Images/s", digits(1)),
@@ -211,11 +212,13 @@ def speed_table(a: Analysis) -> Table:
 def matrix_table(a: Analysis) -> Table:
     """Kendall's tau between all settings."""
     rows = [
-        [title(s), *(None if s == t else Value(a.taus.loc[s, t], s) for t in a.settings)]
+        [s, *(None if s == t else Value(a.taus.loc[s, t], s) for t in a.settings)]
         for s in a.settings
     ]
     columns = [Column(s, title(s), digits(2)) for s in a.settings]
-    return Table("tau-matrix", "τ between all settings", [text("setting", ""), *columns], rows)
+    return Table(
+        "tau-matrix", "τ between all settings", [of_setting("setting", ""), *columns], rows
+    )
 
 
 def prediction_table(a: Analysis, target: str, brief: bool = False) -> Table:
@@ -263,7 +266,7 @@ def certainty_table(a: Analysis, below: float = 1.0) -> Table:
             continue
         for pair in pairs[pairs["certainty"] < below].itertuples():
             values = [Value(v, setting, pair.higher) for v in (pair.difference, pair.certainty)]
-            rows.append([title(setting), pair.higher, pair.lower, *values])
+            rows.append([setting, pair.higher, pair.lower, *values])
     unknown = [title(s) for s, pairs in a.certainty.items() if pairs is None]
     note = "How often the higher model stays ahead when the seeds are drawn again."
     if below < 1:
@@ -274,7 +277,7 @@ def certainty_table(a: Analysis, below: float = 1.0) -> Table:
         "certainty",
         "How sure is the order?",
         [
-            text("setting", "Setting"),
+            of_setting("setting", "Setting"),
             text("higher", "Higher"),
             text("lower", "Lower"),
             Column("difference", "Difference", digits(2)),
@@ -288,7 +291,7 @@ def certainty_table(a: Analysis, below: float = 1.0) -> Table:
 def outside_table(a: Analysis) -> Table:
     """Agreement with scores from outside."""
     rows = [
-        [score, title(setting), b.n, b.tau, b.p_value]
+        [score, setting, b.n, b.tau, b.p_value]
         for score, settings in a.outside.items()
         for setting, b in settings.items()
     ]
@@ -297,7 +300,7 @@ def outside_table(a: Analysis) -> Table:
         "Do numbers from elsewhere predict the ranking?",
         [
             text("score", "Score"),
-            text("setting", "Setting"),
+            of_setting("setting", "Setting"),
             Column("n", "Models"),
             Column("tau", "Kendall's τ", digits(2)),
             Column("p_value", "p", p_value),
@@ -331,12 +334,12 @@ def runs_table(a: Analysis) -> Table:
         known = [None] * 4
         if record is not None:
             known = [record.best_miou, record.max_steps, record.train_seconds, record.device]
-        rows.append([title(run.setting), run.vfm, run.seed, run.miou, *known, printable(run.path)])
+        rows.append([run.setting, run.vfm, run.seed, run.miou, *known, printable(run.path)])
     return Table(
         "runs",
         "Runs",
         [
-            text("setting", "Setting"),
+            of_setting("setting", "Setting"),
             text("vfm", "Model"),
             Column("seed", "Seed"),
             Column("miou", "mIoU", digits(2)),

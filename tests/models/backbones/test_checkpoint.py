@@ -212,6 +212,14 @@ def test_every_key_that_does_not_match_is_listed(changes, message, small_vit, tm
     assert "\n" not in str(error.value)
 
 
+def test_a_key_that_is_no_text_is_listed(small_vit, tmp_path):
+    path = tmp_path / "bad.pth"
+    weights = {**small_vit(VFMS["mae"].base).state_dict(), ("a",): torch.ones(2)}
+    torch.save({"state_dict": {"model": weights}}, path)
+    with pytest.raises(ValueError, match=r"Keys 1 unexpected: \('a',\)"):
+        build("mae", path)
+
+
 TINY = dict(type="TimmViT", model_name="vit_tiny_patch16_224", depth=2, img_size=224)
 
 

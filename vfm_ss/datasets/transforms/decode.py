@@ -98,11 +98,17 @@ def reduction(data: bytes, factor: float) -> int:
 
 
 def orientation(data: bytes) -> int:
-    """Return the EXIF orientation of an image: 1 for one that is shown as it is stored."""
+    """Return the EXIF orientation of an image: 1 for one that is shown as it is stored.
+
+    And for one whose EXIF is damaged: decoders that ignore it read the image all the same.
+    """
     if data.startswith(PNG_SIGNATURE) and b"eXIf" not in data:
         return 1  # Pillow would decode all of it to know
-    with Image.open(BytesIO(data)) as image:
-        return image.getexif().get(ORIENTATION, 1)
+    try:
+        with Image.open(BytesIO(data)) as image:
+            return image.getexif().get(ORIENTATION, 1)
+    except Exception:  # Pillow's readers raise many types on damaged bytes
+        return 1
 
 
 def decode_image(data: bytes, name: str, reduce: int = 1, bit_depth: int = 8) -> np.ndarray:

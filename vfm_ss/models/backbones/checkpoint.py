@@ -148,7 +148,7 @@ def load_strict(
     Raises:
         ValueError: Names the source, and how many keys are missing, left over or of another shape.
     """
-    state_dict = {k: v for k, v in state_dict.items() if not k.startswith(_DROPPED)}
+    state_dict = {k: v for k, v in state_dict.items() if not str(k).startswith(_DROPPED)}
     expected = {k: v for k, v in vit.state_dict().items() if not k.startswith(_DROPPED)}
     problems = {
         "missing": [k for k in expected if k not in state_dict],
@@ -176,13 +176,14 @@ def _shape(value: object) -> object:
 
 
 def _some(names: list[str]) -> str:
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return ", ".join(map(str, names[:3])) + more
 
 
 def _prefix(found: Iterable[str], expected: Iterable[str]) -> str:
     """Name what stands before most of the expected names in a file, if anything does."""
     expected = set(expected)
-    found = [name.split(".") for name in found if name not in expected]
+    found = [str(name).split(".") for name in found if name not in expected]
     prefixes = Counter(
         ".".join(parts[:i])
         for parts in found
