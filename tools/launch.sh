@@ -7,7 +7,7 @@ if [ -z "${VIRTUAL_ENV:-}${CONDA_PREFIX:-}" ] && [ -x "$here/../.venv/bin/python
     python="$here/../.venv/bin/python"  # nothing is activated: what tools/install.sh made
 fi
 export PYTHONPATH="$here/..${PYTHONPATH:+:$PYTHONPATH}"
-exec "$python" -m torch.distributed.run \
+exec "$python" "$here/launch.py" \
     --nnodes="${NNODES:-1}" \
     --node_rank="${NODE_RANK:-0}" \
     --master_addr="${MASTER_ADDR:-127.0.0.1}" \

@@ -150,3 +150,10 @@ def test_a_work_dir_that_is_deleted_under_its_training_is_said(project, tool):
     assert last.startswith("train.py: error: ")
     assert re.search(r"the folder \S+/run is gone", last)
     assert "Traceback" not in output
+
+
+def test_several_processes_fail_without_torchrun_s_traceback(tool):
+    bad = ("--cfg-options", "train_cfg.max_iters=abc")
+    log = tool("dist_train.sh", "tiny.py", "2", *bad, fails=True)
+    assert "train.py: error: train_cfg.max_iters='abc'" in log
+    assert "Traceback" not in log
