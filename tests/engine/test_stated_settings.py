@@ -22,6 +22,15 @@ def config(batch_size=16, launcher="none", **train_cfg):
     )
 
 
+def test_no_workers_is_enough_to_say(tmp_path):
+    path = tmp_path / "a.py"
+    loader = "dict(num_workers=2, persistent_workers=True, prefetch_factor=4)"
+    path.write_text(f"train_dataloader = val_dataloader = {loader}\n")
+    cfg = launch.load_config(str(path), {"train_dataloader.num_workers": 0})
+    torch.utils.data.DataLoader([1], **cfg.train_dataloader)
+    assert cfg.val_dataloader == dict(num_workers=2, persistent_workers=True, prefetch_factor=4)
+
+
 class TestBatchSize:
     @pytest.mark.parametrize(
         ("stated", "effective", "processes", "share"),

@@ -233,7 +233,17 @@ def load_config(
         cfg.work_dir = work_dir
     elif cfg.get("work_dir") is None:
         cfg.work_dir = str(Path("work_dirs") / Path(config).stem)
+    _without_workers(cfg)
     return cfg
+
+
+def _without_workers(cfg: Config) -> None:
+    """Let ``num_workers=0`` alone do: torch refuses what configs state of workers beside it."""
+    for name in ("train_dataloader", "val_dataloader", "test_dataloader"):
+        loader = cfg.get(name)
+        if isinstance(loader, dict) and loader.get("num_workers") == 0:
+            loader.persistent_workers = False
+            loader.pop("prefetch_factor", None)
 
 
 def _check_fraction(cfg: Config) -> None:
