@@ -24,7 +24,7 @@ _NUMBERS = {
     "*_dataloader.num_workers": k.COUNT,
     "*_dataloader.prefetch_factor": k.POSITIVE,
     "optim_wrapper.accumulative_counts": k.POSITIVE,
-    "optim_wrapper.optimizer.lr": k.MORE_THAN_0,
+    "optim_wrapper.optimizer.lr": k.NUMBER,
     "optim_wrapper.optimizer.weight_decay": k.NUMBER,
     "optim_wrapper.paramwise_cfg.layer_decay": k.MORE_THAN_0,
     "optim_wrapper.paramwise_cfg.custom_keys.*_mult": k.NUMBER,
