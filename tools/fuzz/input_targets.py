@@ -5,6 +5,7 @@ A target returns whether the input was accepted, or raises.
 
 import contextlib
 import io
+import json
 import os
 import pickle
 import struct
@@ -24,6 +25,7 @@ import vfm_ss  # noqa: F401  registers
 from vfm_ss.cli.call import foreseen
 from vfm_ss.engine.image_files import SUFFIXES, find_images, plan_outputs
 from vfm_ss.engine.predict import _Images
+from vfm_ss.protocol.identity import config_hash, differing, identity
 
 Target = Callable[[Random, Path], bool]
 NAMES = ("a", "b1", "ä", "a.b", ".c", "x y", "-o", "c_mask", "日本", "a'\"", "e\n", "%s", "\udcff")
@@ -308,4 +310,45 @@ def images() -> Target:
     return target
 
 
-TARGETS = {"weights": weights, "folder": folder, "images": images}
+def configs() -> Target:
+    """Random configs: their identity is their content's, and changes with what counts alone."""
+    sections = ("model", "train_cfg", "optim_wrapper", "train_dataloader", "custom_hooks")
+    keys = ("type", "lr", "a", "b", "distortion", "pipeline", "dataset", "images", "depth")
+    leaves = (0, 1, 1.5, True, None, "x", "/a/b", "", (), [1, 2], [None], float("inf"), print)
+
+    def value(rng: Random, depth: int):
+        if depth == 0 or rng.random() < 0.3:
+            return rng.choice(leaves)
+        inner = [value(rng, depth - 1) for _ in range(rng.randrange(4))]
+        return inner if rng.random() < 0.3 else dict(zip(rng.sample(keys, 4), inner, strict=False))
+
+    def turned(part):
+        if isinstance(part, dict):
+            return {k: turned(v) for k, v in reversed(part.items())}
+        return [turned(v) for v in part] if isinstance(part, list) else part
+
+    def dicts(part):
+        if isinstance(part, dict):
+            yield part
+        for v in part.values() if isinstance(part, dict) else part if type(part) is list else ():
+            yield from dicts(v)
+
+    def target(rng: Random, root: Path) -> bool:
+        cfg = {name: {k: value(rng, 3) for k in rng.sample(keys, 3)} for name in sections[:4]}
+        cfg["custom_hooks"] = [{"type": "MyHook", "a": value(rng, 2)}]
+        found = identity(cfg)
+        assert json.loads(json.dumps(found)) == found
+        assert config_hash(identity(turned(cfg))) == config_hash(found)
+        place = rng.choice(list(dicts(cfg))[1:])  # a variable of the config itself does not count
+        place["num_workers"] = rng.choice(leaves)
+        assert identity(cfg) == found, "workers do not count"
+        place["another"] = "value"
+        now = identity(cfg)
+        assert differing(found, now), "a new value counts"
+        assert config_hash(now) != config_hash(found)
+        return True
+
+    return target
+
+
+TARGETS = {"weights": weights, "folder": folder, "images": images, "configs": configs}

@@ -1,7 +1,7 @@
 #!/usr/bin/env python
-"""Try what users hand over on random inputs: pretrained weights, folders of masks, images.
+"""Try what users hand over on random inputs: weights, folders of masks, images, configs.
 
-    tools/fuzz/random_inputs.py weights|folder|images --inputs 100000 --seed 0
+    tools/fuzz/random_inputs.py weights|folder|images|configs --inputs 100000 --seed 0
 
 Sound inputs are changed at random. Each must be taken for what it is, as a second computation says,
 or be refused in one line (`vfm_ss.cli.call.foreseen`). Anything else is a finding and is printed
