@@ -4,7 +4,7 @@ import pprint
 from collections.abc import Mapping
 from pathlib import Path
 
-from vfm_ss.cli.plain_data import checked_name, literal, read_config
+from vfm_ss.cli.plain_data import check_name, literal, read_config
 from vfm_ss.protocol.settings import DATA, ConfigName
 
 #: Crop and steps of a data file that states none: the paper's on data sets but ADE20K.
@@ -113,7 +113,7 @@ def _names(file: str, train, val) -> tuple[str, str, str]:
             f"its data would be called {name!r}, as the benchmark's own, and ranked with it; "
             "rename the file"
         )
-    checked_name("data set", name, ConfigName("any", "b", 16, "linear", name))
+    check_name("data set", name, ConfigName("any", "b", 16, "linear", name))
     return name, *names
 
 

@@ -44,8 +44,8 @@ def literal(name: str, value):
     return value
 
 
-def checked_name(what: str, name: str, parts: ConfigName) -> str:
-    """Return a name that can be part of a config's.
+def check_name(what: str, name: str, parts: ConfigName) -> None:
+    """Refuse a name that cannot be part of a config's.
 
     Args:
         what: What to rename, for the error.
@@ -64,7 +64,6 @@ def checked_name(what: str, name: str, parts: ConfigName) -> str:
             f"the name {name!r} cannot be part of a config's name, whose parts are separated by _ "
             f"and whose end says fraction and steps; give the {what} another"
         )
-    return name
 
 
 def _without_scope(value):

@@ -4,7 +4,7 @@ import difflib
 from collections.abc import Mapping
 from pathlib import Path
 
-from vfm_ss.cli.plain_data import checked_name, literal, read_config
+from vfm_ss.cli.plain_data import check_name, literal, read_config
 from vfm_ss.errors import UsageError
 from vfm_ss.protocol.settings import ConfigName
 from vfm_ss.protocol.vfms import SIZES, VFMS
@@ -63,7 +63,7 @@ def read_vfm(file: str) -> dict:
     key = Path(file).stem
     if key in VFMS:
         raise ValueError(f"a VFM of the table is called {key!r}, too; rename the file")
-    checked_name("file", key, ConfigName(key, size, 16, "linear", "ade20k"))
+    check_name("file", key, ConfigName(key, size, 16, "linear", "ade20k"))
     text = [f"{name}={value!r}" for name, value in backbone.items()]
     return {"key": key, "size": size, "backbone": text, "file": file}
 
