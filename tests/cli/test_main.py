@@ -190,8 +190,13 @@ ONE_LINE = {
     ),
     "a config that is no Python": (
         1,
-        "{}, or a config that it inherits, line 2: '(' was never closed: y = (",
+        "{}, or a config that it inherits, line 2: SyntaxError: '(' was never closed: y = (",
         config_of("x = 1\ny = ("),
+    ),
+    "a config whose code is wrong": (
+        1,
+        "{}, line 2: TypeError: 'int' object does not support item assignment",
+        config_of("x = 1\nx['a'] = 2"),
     ),
     "a base that is gone": (1, "{.parent}/gone.py: No such file or directory",
                             config_of("_base_ = 'gone.py'")),
@@ -202,6 +207,12 @@ ONE_LINE = {
         "Nope is not in the mmseg::model registry; correct the config, or name the module that has "
         "it in custom_imports",
         build("MODELS", type="Nope"),
+    ),
+    "an argument that no base class knows either": (
+        1,
+        "EncoderDecoder.__init__() got an unexpected keyword argument 'nope'; correct the "
+        "config, or name the module that has it in custom_imports",
+        build("MODELS", type="vfm_ss.VFMEncoderDecoder", backbone={}, decode_head={}, nope=1),
     ),
     "an unknown argument": (
         1,

@@ -143,6 +143,9 @@ def foreseen(error: Exception) -> str | None:
         missing = missing.__cause__ or missing.__context__  # mmengine raises its own instead
     if isinstance(missing, ModuleNotFoundError) and not (missing.name or "").startswith("vfm_ss"):
         return f"{missing}; install it, or add the folder that holds it to PYTHONPATH"
+    while isinstance(error, TypeError) and code.startswith("super().__init__("):
+        frames.pop()  # a class hands arguments that it does not know to its base
+        file, code = Path(frames[-1][0]).resolve(), frames[-1][1]
     if file.parts[-3:-1] == ("mmengine", "registry") and isinstance(error, (KeyError, TypeError)):
         # KeyError quotes its text; mmengine adds where to read of registries.
         text = str(error.args[0]).partition(". Please check")[0] if error.args else text

@@ -14,6 +14,8 @@ from mmengine.registry import init_default_scope
 from prettytable import PrettyTable
 from rich.progress import track
 
+from vfm_ss.config_file import read_config
+
 from .eval_data import eval_items, eval_loader, refuse_other_classes, without_files
 from .fraction import build_dataset
 from .probe import (
@@ -198,9 +200,11 @@ def check_config(
     Returns:
         0 where everything is complete and usable, and nothing is evaluated that was trained on,
         else 1.
+
+    Raises:
+        ValueError: If the config cannot be read, or names no data.
     """
-    cfg = Config.fromfile(path)
-    cfg.merge_from_dict(options or {})
+    cfg = read_config(path, options)
     init_default_scope(cfg.get("default_scope", "mmseg"))
     good, seen, trained = True, [], set()
     for split, loader in _loaders(cfg):
@@ -226,6 +230,11 @@ def check_config(
         elif both := sorted(images & trained):
             print(f"  UNUSABLE: {len(both)} images of {split} are in train, too: {both[0]}, ...")
             good = False
+    if good and not seen:
+        raise ValueError(
+            f"config {path} has no train_dataloader, val_dataloader or test_dataloader, so there "
+            "is nothing to check"
+        )
     if not good:
         print("data: not complete or not usable")
     elif quick:

@@ -7,6 +7,8 @@ from pathlib import Path
 from mmengine.config import Config, ConfigDict
 from mmseg.registry import DATASETS
 
+from vfm_ss.config_file import read_config
+
 from .probe import class_names
 
 _FOLDER = Path(__file__).resolve().parents[1] / ".mim" / "configs" / "_base_" / "datasets"
@@ -105,13 +107,13 @@ def _data_file(item: str) -> Config:
     if item.endswith(".py"):
         if not Path(item).is_file():
             raise FileNotFoundError(f"eval_data: the data file {item} does not exist")
-        return Config.fromfile(item)
+        return read_config(item)
     known = sorted(path.stem for path in _FOLDER.glob("*.py") if path.stem not in _NO_SETS)
     if item not in known:
         raise ValueError(
             f"eval_data: {item!r} is neither one of {', '.join(known)} nor a data file (.py)"
         )
-    return Config.fromfile(_FOLDER / f"{item}.py")
+    return read_config(_FOLDER / f"{item}.py")
 
 
 def _lazy(dataset: Mapping) -> dict:

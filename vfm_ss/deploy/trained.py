@@ -6,8 +6,10 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from torch import nn
 
+from vfm_ss.config_file import read_config
 from vfm_ss.engine import trained_model
 from vfm_ss.engine.checkpoint_io import weights_of
+from vfm_ss.engine.stated_numbers import check_numbers
 
 #: Options of a backbone that are of use in training alone.
 _OF_TRAINING = ("with_cp", "compile")
@@ -30,10 +32,11 @@ def load_trained(
 
     Raises:
         FileNotFoundError: If there is no such checkpoint.
-        ValueError: If the checkpoint and the model do not have the same weights.
+        ValueError: If the config cannot be used, or if the checkpoint and the model do not have the
+            same weights.
     """
-    cfg = Config.fromfile(config)
-    cfg.merge_from_dict(cfg_options or {})
+    cfg = read_config(config, cfg_options, needs=("model",))
+    check_numbers(cfg)
     init_default_scope(cfg.get("default_scope", "mmseg"))
     for option in _OF_TRAINING:
         if cfg.model.get("backbone", {}).get(option):

@@ -9,6 +9,7 @@ from mmengine.config import Config, ConfigDict
 from mmengine.device import get_device
 from mmengine.runner import Runner
 
+from vfm_ss.config_file import read_config
 from vfm_ss.datasets.eval_data import eval_items
 from vfm_ss.errors import UsageError
 from vfm_ss.models.backbones.late_weights import IF_THERE, LATER, NOW, reading
@@ -20,6 +21,9 @@ from .eval_test import RunRecord, add_tta, test_on_eval_data
 from .evaluations import loader_identity
 from .speed import measure_speed, show_speed
 from .stated_numbers import check_numbers
+
+_TRAINED = ("model", "train_dataloader", "train_cfg", "optim_wrapper")
+_TESTED = ("model", "test_dataloader", "test_evaluator")
 
 
 def train(
@@ -51,7 +55,7 @@ def train(
         ValueError: If the arguments do not fit each other or the config.
         RunLockedError: If another process trains in the work dir.
     """
-    cfg = load_config(config, cfg_options, work_dir, launcher, local_rank)
+    cfg = load_config(config, cfg_options, work_dir, launcher, local_rank, _TRAINED)
     if amp:
         force_mixed_precision(cfg)
     if seed is not None:
@@ -117,7 +121,7 @@ def test(
         UsageError: If the config lacks what an argument needs.
         ValueError: If a data set cannot be used, or the record is of another run.
     """
-    cfg = load_config(config, cfg_options, work_dir, launcher, local_rank)
+    cfg = load_config(config, cfg_options, work_dir, launcher, local_rank, _TESTED)
     cfg.load_from = checkpoint
     check_numbers(cfg)
     if eval_data:
@@ -213,22 +217,12 @@ def load_config(
     work_dir: str | None = None,
     launcher: str = "none",
     local_rank: int = 0,
+    needs: tuple[str, ...] = ("model",),
 ) -> Config:
-    """Read a config and its overrides; the arguments are those of `train`.
-
-    Raises:
-        ValueError: If it is no Python.
-    """
+    """Read a config and its overrides; the arguments are those of `train` and `read_config`."""
     os.environ.setdefault("LOCAL_RANK", str(local_rank))
-    try:
-        cfg = Config.fromfile(config)
-    except SyntaxError as error:
-        raise ValueError(
-            f"{config}, or a config that it inherits, line {error.lineno}: {error.msg}: "
-            f"{(error.text or '').strip()}"
-        ) from error
+    cfg = read_config(config, cfg_options, needs)
     cfg.launcher = launcher
-    cfg.merge_from_dict(cfg_options or {})
     if work_dir is not None:
         cfg.work_dir = work_dir
     elif cfg.get("work_dir") is None:

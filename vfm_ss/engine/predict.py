@@ -87,7 +87,7 @@ def predict(
     print(f"{len(images)} images, {len(images) - len(plan)} of them done before, to {out}")
     if not plan:
         return 0
-    cfg = load_config(config, cfg_options)
+    cfg = load_config(config, cfg_options, needs=("model", "test_dataloader"))
     check_numbers(cfg)
     init_default_scope(cfg.get("default_scope") or "mmseg")
     use_device_well(cfg)
