@@ -77,6 +77,8 @@ def test_one_training_and_two_evaluations(project, capsys):
     shift = [*TINY, "eval_data=night.py"]
     assert train.main([config, "--work-dir", "work_dirs/at-once", "--cfg-options", *shift]) == 0
     assert train.main([config, "--work-dir", "work_dirs/later", "--cfg-options", *TINY]) == 0
+    logs = [path.parts[1] for path in Path("work_dirs").rglob("scalars.json")]
+    assert sorted(logs) == ["at-once", "later"]  # though one process trained both
     args = ["--work-dir", "tested", "--eval-data", "night.py"]
     assert test.main([config, checkpoint, *args, "--out", "maps", "--cfg-options", *TINY]) == 0
     at_once, later = (read_record(f"work_dirs/{name}/record.json") for name in ("at-once", "later"))

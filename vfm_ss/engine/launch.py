@@ -217,7 +217,7 @@ def load_config(
     work_dir: str | None = None,
     launcher: str = "none",
     local_rank: int = 0,
-    needs: tuple[str, ...] = ("model",),
+    needs: tuple[str, ...] = (),
 ) -> Config:
     """Read a config and its overrides; the arguments are those of `train` and `read_config`."""
     os.environ.setdefault("LOCAL_RANK", str(local_rank))
@@ -344,6 +344,9 @@ def _run(cfg: Config, mode: str, ended: Callable[[Runner, dict], None] | None = 
     if cfg.launcher == "pytorch" and get_device() == "cpu":
         _prepare_cpu_processes(cfg)
     use_device_well(cfg)
+    if cfg.get("visualizer"):
+        # mmengine keeps one of a name in a process, which would log to the folder of the first run.
+        cfg.visualizer.pop("name", None)
     when = LATER
     if mode == "train":
         # As early as can be: before the data is read, and with the structure they give the model.
