@@ -12,6 +12,7 @@ import pytest
 from mmengine.logging import MessageHub, MMLogger
 from mmengine.registry import DefaultScope
 from mmengine.visualization import Visualizer
+from mmseg.visualization import SegLocalVisualizer
 
 import vfm_ss  # noqa: F401  registers the modules
 from vfm_ss.protocol.records import Record
@@ -27,7 +28,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 def _no_state_of_other_runs():
     """Clear mmengine's process-wide instances, which a runner leaves behind."""
     yield
-    for manager in (DefaultScope, MessageHub, MMLogger, Visualizer):
+    for manager in (DefaultScope, MessageHub, MMLogger, Visualizer, SegLocalVisualizer):
         manager._instance_dict.clear()
 
 

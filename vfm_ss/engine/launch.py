@@ -1,5 +1,6 @@
 """From a config file to a running mmengine runner: what ``vfm-ss train`` and ``test`` do."""
 
+import itertools
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -8,6 +9,7 @@ import torch
 from mmengine.config import Config, ConfigDict
 from mmengine.device import get_device
 from mmengine.runner import Runner
+from mmengine.visualization import Visualizer
 
 from vfm_ss.config_file import read_config
 from vfm_ss.datasets.eval_data import eval_items
@@ -345,8 +347,7 @@ def _run(cfg: Config, mode: str, ended: Callable[[Runner, dict], None] | None = 
         _prepare_cpu_processes(cfg)
     use_device_well(cfg)
     if cfg.get("visualizer"):
-        # mmengine keeps one of a name in a process, which would log to the folder of the first run.
-        cfg.visualizer.pop("name", None)
+        cfg.visualizer.name = _free_name(cfg.visualizer.get("name", "visualizer"))
     when = LATER
     if mode == "train":
         # As early as can be: before the data is read, and with the structure they give the model.
@@ -361,6 +362,12 @@ def _run(cfg: Config, mode: str, ended: Callable[[Runner, dict], None] | None = 
         _leave_processes()
         raise
     _leave_processes()
+
+
+def _free_name(name: str) -> str:
+    """Name a run's visualizer: mmengine's of the same name would log to the first run's folder."""
+    names = itertools.chain([name], (f"{name}_{k}" for k in itertools.count(2)))
+    return next(free for free in names if not Visualizer.check_instance_created(free))
 
 
 def _leave_processes() -> None:
