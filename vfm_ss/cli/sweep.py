@@ -273,7 +273,8 @@ def _add_status(commands) -> None:
         "status",
         help="show how far the runs are",
         description="Show all runs below some folders: done, running, failed, stopped (begun, but "
-        "nobody trains it) or missing (asked for, not begun). Executes nothing it finds.",
+        "nobody trains it), other (the folder holds another run than the one asked for) or missing "
+        "(asked for, not begun). Executes nothing it finds.",
         epilog=EXIT_STATUSES,
     )
     p.set_defaults(command=status)
