@@ -160,7 +160,7 @@ def test_an_error_that_nobody_foresaw_keeps_its_traceback(fault, kind, capsys):
 
 def config_of(text):
     def load(path):
-        from vfm_ss.engine.launch import load_config
+        from vfm_ss.engine.prepared_config import load_config
 
         path.write_text(text)
         load_config(str(path))

@@ -6,7 +6,7 @@ import torch
 from mmengine.config import Config
 
 from vfm_ss.datasets import fraction
-from vfm_ss.engine import launch
+from vfm_ss.engine import prepared_config
 from vfm_ss.engine.train_loop import SAMPLES_NAME
 from vfm_ss.protocol.records import read_record
 
@@ -84,4 +84,4 @@ def test_resume_is_exact_and_of_the_same_samples(toy, tmp_path):
 def test_a_fraction_that_nobody_takes_is_refused(part, loop, message):
     cfg = Config({f"{part}_dataloader": loader(fraction="1/2"), "train_cfg": dict(type=loop)})
     with pytest.raises(ValueError, match=message):
-        launch._check_fraction(cfg)
+        prepared_config.check_fraction(cfg)

@@ -7,7 +7,7 @@ from mmengine.model import BaseModel
 from mmengine.registry import MODELS
 from mmengine.structures import PixelData
 
-from vfm_ss.engine import launch
+from vfm_ss.engine import prepared_config
 from vfm_ss.protocol.records import read_record
 
 
@@ -26,7 +26,7 @@ def test_no_workers_is_enough_to_say(tmp_path):
     path = tmp_path / "a.py"
     loader = "dict(num_workers=2, persistent_workers=True, prefetch_factor=4)"
     path.write_text(f"train_dataloader = val_dataloader = {loader}\n")
-    cfg = launch.load_config(str(path), {"train_dataloader.num_workers": 0})
+    cfg = prepared_config.load_config(str(path), {"train_dataloader.num_workers": 0})
     torch.utils.data.DataLoader([1], **cfg.train_dataloader)
     assert cfg.val_dataloader == dict(num_workers=2, persistent_workers=True, prefetch_factor=4)
 
@@ -47,18 +47,18 @@ class TestBatchSize:
     ):
         monkeypatch.setenv("WORLD_SIZE", str(processes))
         cfg = config(stated, "pytorch", effective_batch=effective)
-        launch._share_effective_batch(cfg)
+        prepared_config.share_effective_batch(cfg)
         assert cfg.train_dataloader.batch_size == share
 
     def test_anything_else_is_refused_with_the_flags(self):
         told = r"batch_size=4 has no effect .*--micro-batch 4 .*train_cfg\.effective_batch=4"
         with pytest.raises(ValueError, match=told):
-            launch._share_effective_batch(config(4))
+            prepared_config.share_effective_batch(config(4))
 
     def test_another_loop_keeps_its_own(self):
         cfg = config(4)
         cfg.train_cfg.type = "IterBasedTrainLoop"
-        launch._share_effective_batch(cfg)
+        prepared_config.share_effective_batch(cfg)
         assert cfg.train_dataloader.batch_size == 4
 
 
@@ -75,20 +75,20 @@ class TestAmp:
         ],
     )
     def test_it_means_mixed_precision_for_every_wrapper(self, device, kind, expected, monkeypatch):
-        monkeypatch.setattr(launch, "get_device", lambda: device)
+        monkeypatch.setattr(prepared_config, "get_device", lambda: device)
         cfg = config()
         if kind:
             cfg.optim_wrapper.type = kind
-        launch.force_mixed_precision(cfg)
+        prepared_config.force_mixed_precision(cfg)
         kept = {"type": kind, "optimizer": {"type": "AdamW"}}
         assert cfg.optim_wrapper.to_dict() == {**kept, **expected}
 
     def test_others_are_refused(self, monkeypatch):
-        monkeypatch.setattr(launch, "get_device", lambda: "cpu")
+        monkeypatch.setattr(prepared_config, "get_device", lambda: "cpu")
         cfg = config()
         cfg.optim_wrapper.type = "ApexOptimWrapper"
         with pytest.raises(ValueError, match=r"--amp goes with .* on a CPU, not with ApexOptim"):
-            launch.force_mixed_precision(cfg)
+            prepared_config.force_mixed_precision(cfg)
 
 
 def test_accumulation_is_the_loop_s(toy):

@@ -122,7 +122,7 @@ def _of(file: str, options: dict, amp: bool) -> dict:
         cfg = Config.fromfile(file, import_custom_modules=False)
         cfg.merge_from_dict(options)
         if amp:
-            from vfm_ss.engine.launch import force_mixed_precision
+            from vfm_ss.engine.prepared_config import force_mixed_precision
 
             force_mixed_precision(cfg)
         found = {"config": identity(cfg), "weights": _weights(cfg)}

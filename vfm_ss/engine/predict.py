@@ -30,7 +30,7 @@ from vfm_ss.models.segmentors import SlidingWindowEncoderDecoder
 from vfm_ss.text import printable
 
 from .image_files import find_images, plan_outputs
-from .launch import leaf_config, load_config, use_device_well
+from .prepared_config import leaf_config, load_config, use_device_well
 from .stated_numbers import check_numbers
 from .trained_model import load_trained
 
