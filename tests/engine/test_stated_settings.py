@@ -8,6 +8,7 @@ from mmengine.registry import MODELS
 from mmengine.structures import PixelData
 
 from vfm_ss.engine import prepared_config
+from vfm_ss.errors import UsageError
 from vfm_ss.protocol.records import read_record
 
 
@@ -29,6 +30,18 @@ def test_no_workers_is_enough_to_say(tmp_path):
     cfg = prepared_config.load_config(str(path), {"train_dataloader.num_workers": 0})
     torch.utils.data.DataLoader([1], **cfg.train_dataloader)
     assert cfg.val_dataloader == dict(num_workers=2, persistent_workers=True, prefetch_factor=4)
+
+
+@pytest.mark.parametrize("launcher", prepared_config.LAUNCHERS)
+def test_a_launcher_that_did_not_start_the_process_is_named(launcher, tmp_path, monkeypatch):
+    path = tmp_path / "a.py"
+    path.touch()
+    number = prepared_config.LAUNCHERS[launcher]
+    monkeypatch.delenv(number, raising=False)
+    with pytest.raises(UsageError, match=f"--launcher {launcher}, but {number} is not set"):
+        prepared_config.load_config(str(path), launcher=launcher)
+    monkeypatch.setenv(number, "0")
+    assert prepared_config.load_config(str(path), launcher=launcher).launcher == launcher
 
 
 class TestBatchSize:

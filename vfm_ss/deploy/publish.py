@@ -118,8 +118,8 @@ def _record(path: str | Path | None, checkpoint: Path, cfg: Config) -> Record | 
         if keys:
             raise ValueError(
                 f"{path} is of another configuration than the config: "
-                f"{describe(keys, texts(record.config), texts(now))}; give the config, and by "
-                "--cfg-options the overrides, of this run"
+                f"{describe(keys, texts(record.config), texts(now))}; give the config "
+                "that training saved beside it, or the overrides of the run by --cfg-options"
             )
     step = step_of(checkpoint)
     if step is not None and record.step is not None and step > record.step:

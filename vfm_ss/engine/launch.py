@@ -17,6 +17,7 @@ from vfm_ss.run_lock import hold_run
 from .eval_test import RunRecord, add_tta, test_on_eval_data
 from .evaluations import loader_identity
 from .prepared_config import (
+    LAUNCHERS,
     check_eval_data,
     check_fraction,
     force_mixed_precision,
@@ -212,8 +213,7 @@ def _save_examples(cfg: Config, record: RunRecord) -> None:
 
 def _hold_work_dir(cfg: Config) -> None:
     """Leave a work dir in which another process trains before anything is written there."""
-    ranks = {"pytorch": "RANK", "slurm": "SLURM_PROCID", "mpi": "OMPI_COMM_WORLD_RANK"}
-    if os.environ.get(ranks.get(cfg.launcher, ""), "0") == "0":
+    if os.environ.get(LAUNCHERS.get(cfg.launcher, ""), "0") == "0":
         hold_run(cfg.work_dir)
 
 

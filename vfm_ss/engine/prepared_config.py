@@ -13,6 +13,9 @@ from vfm_ss.protocol.identity import EFFECTIVE_BATCH
 
 from .batching import per_rank_batch
 
+#: What a job launcher tells each process its number by.
+LAUNCHERS = {"pytorch": "RANK", "slurm": "SLURM_PROCID", "mpi": "OMPI_COMM_WORLD_RANK"}
+
 
 def load_config(
     config: str,
@@ -22,7 +25,18 @@ def load_config(
     local_rank: int = 0,
     needs: tuple[str, ...] = (),
 ) -> Config:
-    """Read a config and its overrides; the arguments are those of `train` and `read_config`."""
+    """Read a config and its overrides; the arguments are those of `train` and `read_config`.
+
+    Raises:
+        UsageError: If no launcher started this process though one is named.
+        ValueError: See `read_config`.
+    """
+    number = LAUNCHERS.get(launcher)
+    if number is not None and number not in os.environ:
+        raise UsageError(
+            f"--launcher {launcher}, but {number} is not set, so this process was not started by "
+            "it; use tools/dist_train.sh, dist_test.sh or slurm_*.sh, or leave --launcher out"
+        )
     os.environ.setdefault("LOCAL_RANK", str(local_rank))
     cfg = read_config(config, cfg_options, needs)
     cfg.launcher = launcher

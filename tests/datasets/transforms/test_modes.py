@@ -223,6 +223,12 @@ class TestLabels:
             decode_label(png(depth, color, 30, 30 - missing), "some/image.x")
         assert "\n" not in str(error.value)
 
+    @pytest.mark.parametrize("read", [decode_label, decode_image])
+    def test_what_is_no_image_is_said_in_words(self, read):
+        told = r"^a\.jpg: cannot be decoded \(5 bytes; no format that can be identified\): the file"
+        with pytest.raises(ValueError, match=told):
+            read(b"notes", "a.jpg")
+
     @pytest.mark.parametrize("depth", [8, 4, 2, 1])
     def test_every_depth_of_a_palette_gives_its_indices(self, depth):
         data = png(depth, 3, 30, 30)

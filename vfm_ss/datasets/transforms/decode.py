@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import cv2
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 try:
     from kornia_rs.io import decode_image_png_u8
@@ -321,6 +321,8 @@ def _check_chunks(data: bytes) -> None:
 
 
 def _damaged(name: str, size: int, reason: object) -> ValueError:
+    if isinstance(reason, UnidentifiedImageError):
+        reason = "no format that can be identified"  # its own message shows an object in memory
     reason = " ".join(str(reason).split())[:200]
     return ValueError(
         f"{name}: cannot be decoded ({size} bytes; {reason}): the file is damaged or of another "
