@@ -308,7 +308,7 @@ def test_a_plain_pickle_of_code_is_named_and_not_executed(protocol, tmp_path):
 def test_only_regular_files_are_read(tmp_path):
     path = tmp_path / "pipe.pth"
     os.mkfifo(path)
-    refused(path, "it is no regular file")
+    refused(path, "it is not a regular file")
     with pytest.raises(FileNotFoundError, match=r"nowhere\.pth does not exist"):
         read(tmp_path / "nowhere.pth")
 

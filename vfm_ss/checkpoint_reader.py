@@ -44,8 +44,8 @@ def read(
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If it is no regular file, is damaged, asks for more memory than it accounts for,
-            or holds anything but tensors, plain values and mmengine's log history.
+        ValueError: If it is not a regular file, is damaged, asks for more memory than it accounts
+            for, or holds anything but tensors, plain values and mmengine's log history.
     """
     path = Path(path).expanduser()
     if not path.exists():
@@ -91,7 +91,7 @@ def find_damage(path: str | Path) -> str | None:
     """
     path = Path(path)
     if not path.is_file():
-        return "it is no regular file"
+        return "it is not a regular file"
     size = path.stat().st_size
     if not size:
         return "the file is empty"

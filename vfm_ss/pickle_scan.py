@@ -168,7 +168,7 @@ class _Machine:
         if not isinstance(function, Name):
             return
         if not isinstance(arguments, tuple):
-            self.found.problem = f"{function.full} of arguments that are no tuple"
+            self.found.problem = f"{function.full} of arguments that are not a tuple"
         elif function.last == "_rebuild_from_type_v2":  # calls its first argument
             self._call(*(arguments[0], arguments[2]) if len(arguments) > 2 else (None, None))
         elif function.last.endswith(_ALLOCATE):

@@ -279,7 +279,7 @@ class TestSplit:
 BAD = {
     "classes": (dict(classes={}), "classes is {}; expected"),
     "text": (dict(classes="soil"), "classes is 'soil'"),
-    "value": (dict(classes={300: "x"}), "the stored value 300 is no integer from 0 to 255"),
+    "value": (dict(classes={300: "x"}), "the stored value 300 is not an integer from 0 to 255"),
     "name": (dict(classes={0: "two\nlines"}), "calls 0 'two"),
     "both": (dict(ignore=[3]), "3 is in classes and in ignore"),
     "ignore": (dict(ignore=255), "ignore is 255; expected a list"),
@@ -290,7 +290,7 @@ BAD = {
     "sum": (dict(split="a", shares=dict(a=0.8, b=0.3)), "are 1.1 in all"),
     "none": (dict(split="b", shares=dict(a=0.9, b=0.1)), "'b', 0.1 of 3 images, holds none"),
     "negative": (dict(split="a", shares=dict(a=-1)), "shares says -1 of 'a'"),
-    "group": (dict(split="a", shares=dict(a=1), group="("), "group='(' is no regular"),
+    "group": (dict(split="a", shares=dict(a=1), group="("), "group='(' is not a regular"),
     "order": (dict(order=["soil", "crop"]), "order is ['soil', 'crop']; expected"),
     "no group": (dict(split="a", shares=dict(a=1), group="x"), "the name '000' does not start"),
     "published": (dict(name="ade20k"), "must not be called 'ade20k'"),
@@ -299,7 +299,7 @@ BAD = {
     "folder": (dict(split="nowhere"), "photos/nowhere does not exist"),
     "split": (dict(split=3), "split is 3, expected a text"),
     "no palette": (dict(palette=1), "palette is 1, expected a list of"),
-    "no text": (dict(group=1, split="a", shares={"a": 1}), "group=1 is no regular expression"),
+    "no text": (dict(group=1, split="a", shares={"a": 1}), "group=1 is not a regular expression"),
 }  # fmt: skip
 
 

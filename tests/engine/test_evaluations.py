@@ -314,7 +314,7 @@ class TestTheRecordBesideTheCheckpoint:
         toy().train()
         shutil.copy("run/iter_6.pth", "alone.pth")
         run_test(toy, "alone.pth", "night")
-        assert "the result is in this log alone" in " ".join(capsys.readouterr().out.split())
+        assert "the result is in this log only" in " ".join(capsys.readouterr().out.split())
 
     def test_images_that_the_run_was_trained_on(self, toy, monkeypatch):
         toy().train()

@@ -163,11 +163,11 @@ FOREIGN = {
     ),
     "no class": (
         lambda d: d["examples"][0].update(prediction=file(np.full(SIZE, 3, np.uint8))),
-        "the prediction of 2.jpg holds a value that is no class",
+        "the prediction of 2.jpg holds a value that is not a class",
     ),
     "ignored prediction": (
         lambda d: d["examples"][0].update(prediction=file(np.full(SIZE, 255, np.uint8))),
-        "the prediction of 2.jpg holds a value that is no class",
+        "the prediction of 2.jpg holds a value that is not a class",
     ),
     "another size": (
         lambda d: d["examples"][0].update(prediction=file(np.zeros((12, 21), np.uint8))),
@@ -183,7 +183,7 @@ FOREIGN = {
     ),
     "GIF": (
         lambda d: d["examples"][0].update(label=file(np.zeros(SIZE, np.uint8), "GIF")),
-        "the label of 2.jpg is no PNG file",
+        "the label of 2.jpg is not a PNG file",
     ),
     "cut": (
         lambda d: d["examples"][0].update(label=d["examples"][0]["label"][:88]),

@@ -94,7 +94,7 @@ def test_they_are_the_validations_and_a_test_makes_them_again(trained, capsys):
     assert main(["tiny.py", CHECKPOINT, "--examples"]) == 2
     assert "--examples needs the record.json" in capsys.readouterr().err
     assert main(["tiny.py", CHECKPOINT, "--examples", "--tta"]) == 2
-    assert "--examples goes without" in capsys.readouterr().err
+    assert "--examples cannot be combined with" in capsys.readouterr().err
     assert not FILE.exists()
 
 

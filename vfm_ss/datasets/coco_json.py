@@ -42,7 +42,7 @@ def coco_remedy(path: str, kind: str) -> str:
             kind=kind, folder="WITHOUT_POLYGONS"
         )
     return (
-        f"{path}: COCO's annotations are no masks; make them by `{command}` (pip install "
+        f"{path}: COCO's annotations are not masks; convert them with `{command}` (pip install "
         "'datumaro[cli]'), then labels='MASKS/SegmentationClass' and classes as the lines of "
         "MASKS/labelmap.txt count them, from 0"
     )

@@ -66,7 +66,7 @@ def checked_classes(
             raise ValueError(f"classes calls {value!r} {name!r}; expected {NAME.expected}")
     for value in (*named, *ignore):
         if type(value) is not int or not 0 <= value <= 255:
-            raise ValueError(f"the stored value {value!r} is no integer from 0 to 255")
+            raise ValueError(f"the stored value {value!r} is not an integer from 0 to 255")
     names = tuple(dict.fromkeys(named[value] for value in sorted(named)))
     if order is not None:
         if isinstance(order, str) or sorted(order) != sorted(names):
@@ -116,7 +116,7 @@ def checked_group(group: str | None) -> re.Pattern | None:
     try:
         return None if group is None else re.compile(group)
     except (re.error, TypeError) as error:
-        raise ValueError(f"group={group!r} is no regular expression: {error}") from None
+        raise ValueError(f"group={group!r} is not a regular expression: {error}") from None
 
 
 def checked_palette(palette: Sequence[Sequence[int]], names: tuple[str, ...]) -> list[list[int]]:

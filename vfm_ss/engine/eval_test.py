@@ -123,7 +123,7 @@ class RunRecord:
             return
         if self.path is None:
             print_log(
-                "There is no record.json beside the checkpoint: the result is in this log alone.",
+                "There is no record.json beside the checkpoint: the result is in this log only.",
                 logger="current",
             )
             return

@@ -134,14 +134,14 @@ def test(
     if eval_data:
         if tta or (len(eval_data) > 1 and (out or show or show_dir)):
             raise UsageError(
-                "--eval-data goes without --tta, and with --out, --show and --show-dir for one "
-                "data set at a time"
+                "--eval-data cannot be combined with --tta, and with --out, --show and --show-dir only "
+                "for one data set at a time"
             )
         cfg.eval_data = list(eval_data)
     if fps and (tta or eval_data or launcher != "none"):
-        raise UsageError("--fps goes without --tta and --eval-data, in one process")
+        raise UsageError("--fps cannot be combined with --tta, --eval-data or several processes")
     if examples and (tta or eval_data):
-        raise UsageError("--examples goes without --tta and --eval-data")
+        raise UsageError("--examples cannot be combined with --tta or --eval-data")
     record = RunRecord(checkpoint, cfg) if tta or fps or examples else None
     if examples:
         _save_examples(cfg, record)

@@ -147,7 +147,9 @@ def read_pictures(path: str | Path) -> tuple[Examples, list[np.ndarray], list[np
         classes = range(len(examples.classes))
         for kind, pixels, allowed in (("label", label, (IGNORED,)), ("prediction", prediction, ())):
             if not np.isin(pixels, [*classes, *allowed]).all():
-                raise ValueError(f"{path}: the {kind} of {one.name} holds a value that is no class")
+                raise ValueError(
+                    f"{path}: the {kind} of {one.name} holds a value that is not a class"
+                )
         if label.shape != prediction.shape:
             raise ValueError(f"{path}: label and prediction of {one.name} differ in size")
         labels.append(label)
@@ -169,7 +171,7 @@ def _picture(one: Example, kind: str) -> Image.Image:
                 raise ValueError(f"{image.mode} of {image.size[0]} x {image.size[1]} pixels")
             return image.convert(mode)  # reads it
     except UnidentifiedImageError:  # whose message is of an object in memory
-        raise ValueError(f"the {kind} of {one.name} is no {form} file") from None
+        raise ValueError(f"the {kind} of {one.name} is not a {form} file") from None
     except Exception as error:  # Pillow's readers raise many types on damaged bytes
         words = printable(str(error))
         raise ValueError(f"the {kind} of {one.name} cannot be used: {words}") from None

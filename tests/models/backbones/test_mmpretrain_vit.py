@@ -290,7 +290,7 @@ class Bomb:
         (lambda p: p.write_bytes(b""), "cannot be read"),
         (lambda p: saved(p, {"cls_token": torch.ones(1, 1, 48)}), "missing: pos_embed, "),
         (lambda p: saved(p, {"backbone.cls_token": torch.ones(1), "roi_head.x": torch.ones(1)}, ""),
-         r"1 keys beside the backbone's that are none of mmpretrain's \(roi_head.x\)"),
+         r"1 keys beside the backbone's that are not mmpretrain's \(roi_head.x\)"),
     ],
 )  # fmt: skip
 def test_a_file_that_does_not_fit_is_refused_with_one_line(write, message, tmp_path):
@@ -305,7 +305,7 @@ def test_a_file_that_does_not_fit_is_refused_with_one_line(write, message, tmp_p
 @pytest.mark.parametrize(
     ("kwargs", "message"),
     [
-        (dict(model="SwinTransformer"), "'SwinTransformer' is no plain ViT of mmpretrain"),
+        (dict(model="SwinTransformer"), "'SwinTransformer' is not a plain ViT of mmpretrain"),
         (dict(arch="gigantic"), "mmpretrain cannot build VisionTransformer: Arch gigantic"),
         (dict(nonsense=1), "mmpretrain cannot build VisionTransformer: .*nonsense"),
         (dict(pretrained=True), "pass pretrained='/path/to/checkpoint.pth'"),

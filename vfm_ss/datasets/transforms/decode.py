@@ -153,7 +153,7 @@ def decode_image(data: bytes, name: str, reduce: int = 1, bit_depth: int = 8) ->
     except Exception as error:  # cv2.error, and plain Exception from kornia-rs
         raise _damaged(name, len(data), error) from None
     if image is None:
-        raise _damaged(name, len(data), "the decoder gives up")
+        raise _damaged(name, len(data), "the decoder returns nothing")
     return image
 
 

@@ -131,8 +131,8 @@ def as_bgr(array: np.ndarray, bit_depth: int = 8) -> np.ndarray:
     gray = array.ndim == 2 or (array.ndim == 3 and array.shape[2] == 1)
     if not (gray or (array.ndim == 3 and array.shape[2] in (3, 4))) or not array.size:
         raise ValueError(
-            f"an array of the shape {array.shape} is no image; pass (H, W) gray, (H, W, 3) BGR or "
-            "(H, W, 4) BGRA"
+            f"an array of the shape {array.shape} is not an image; pass (H, W) gray, (H, W, 3) BGR "
+            "or (H, W, 4) BGRA"
         )
     if array.ndim == 3 and array.shape[2] == 4:
         if array.dtype.kind == "u" and array[..., 3].min() < np.iinfo(array.dtype).max:

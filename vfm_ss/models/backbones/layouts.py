@@ -154,7 +154,7 @@ def _timm_name(name: str) -> str:
         for theirs, ours in _NORMS:
             if name.startswith(theirs):
                 return ours + name.removeprefix(theirs)
-    raise ValueError(f"{name} is no weight of a vision transformer in transformers' layout")
+    raise ValueError(f"{name} is not a weight of a vision transformer in transformers' layout")
 
 
 def _joined(state_dict: dict[str, Tensor], vit: torch.nn.Module) -> dict[str, Tensor]:

@@ -86,7 +86,7 @@ class MMPretrainViT(PlainViT):
     def _build(self, model_name: str, **kwargs) -> nn.Module:
         if model_name not in MODEL_NAMES:
             raise ValueError(
-                f"{model_name!r} is no plain ViT of mmpretrain; model must be one of "
+                f"{model_name!r} is not a plain ViT of mmpretrain; model must be one of "
                 f"{', '.join(MODEL_NAMES)}"
             )
         try:
@@ -208,7 +208,7 @@ def _of_backbone(state_dict: dict[str, Tensor], source: str | Path) -> dict[str,
     unknown = [n for n in state_dict if not n.startswith((prefix, *_OTHER_PARTS))]
     if unknown:
         raise ValueError(
-            f"{source} has {len(unknown)} keys beside the backbone's that are none of mmpretrain's "
+            f"{source} has {len(unknown)} keys beside the backbone's that are not mmpretrain's "
             f"({', '.join(unknown[:5])}); save the backbone's state dict alone and pass that file"
         )
     return {n.removeprefix(prefix): v for n, v in state_dict.items() if n.startswith(prefix)}

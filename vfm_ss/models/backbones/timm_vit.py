@@ -55,12 +55,13 @@ class TimmViT(PlainViT):
             raise ValueError(f"timm cannot build {model_name!r} as a ViT: {reason}") from error
         if not all(hasattr(vit, name) for name in ("blocks", "patch_embed", "pos_embed")):
             raise ValueError(
-                f"{model_name!r} is no plain ViT: it lacks timm's blocks, patch_embed or pos_embed"
+                f"{model_name!r} is not a plain ViT: it lacks timm's blocks, patch_embed or "
+                "pos_embed"
             )
         patch, grid = to_2tuple(vit.patch_embed.patch_size), tuple(vit.patch_embed.grid_size)
         if set(patch) != {self.patch_size} or grid != self.grid_size:
             raise ValueError(
-                f"{model_name!r} is no plain ViT: asked for {self.grid_size} patches of "
+                f"{model_name!r} is not a plain ViT: asked for {self.grid_size} patches of "
                 f"{self.patch_size} pixels, timm builds {grid} of {patch} behind a stem of its own"
             )
         if not any(name.endswith("_coords") for name in timm_kwargs):

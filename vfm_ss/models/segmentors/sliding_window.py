@@ -292,8 +292,8 @@ class SlidingWindowEncoderDecoder(OpenEncoderDecoder):
             return torch.where(total > 0, logits / total, 1 / logits.shape[-1])
         if not self._is_plain:
             raise ValueError(
-                f"what {type(self.decode_head).__name__} gives are no logits of classes, as it has "
-                "a predict_by_feat of its own, so there are no probabilities"
+                f"what {type(self.decode_head).__name__} returns are not logits of classes, as it "
+                "has a predict_by_feat of its own, so there are no probabilities"
             )
         if logits.shape[-1] == 1:
             return torch.cat([(-logits).sigmoid(), logits.sigmoid()], -1)
