@@ -134,8 +134,8 @@ def test(
     if eval_data:
         if tta or (len(eval_data) > 1 and (out or show or show_dir)):
             raise UsageError(
-                "--eval-data cannot be combined with --tta, and with --out, --show and --show-dir only "
-                "for one data set at a time"
+                "--eval-data cannot be combined with --tta, and with --out, --show and --show-dir "
+                "only for one data set at a time"
             )
         cfg.eval_data = list(eval_data)
     if fps and (tta or eval_data or launcher != "none"):
