@@ -96,8 +96,8 @@ def test_gray_and_opaque_arrays_are_images(place, model):
         (np.zeros((9, 9, 3), np.float32), "this array has float32"),
         (np.zeros((9, 9), bool), "this array has bool"),
         (np.zeros((9, 9), np.uint16), "this array has uint16"),
-        (np.zeros((3, 9, 9), np.uint8), r"an array of the shape \(3, 9, 9\) is no image"),
-        (np.zeros((0, 9, 3), np.uint8), r"an array of the shape \(0, 9, 3\) is no image"),
+        (np.zeros((3, 9, 9), np.uint8), r"an array of the shape \(3, 9, 9\) is not an image"),
+        (np.zeros((0, 9, 3), np.uint8), r"an array of the shape \(0, 9, 3\) is not an image"),
     ],
 )
 def test_other_arrays_are_refused(model, array, message):
