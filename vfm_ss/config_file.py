@@ -29,9 +29,7 @@ def read_config(
     except Exception as error:
         if isinstance(error, ImportError) or (isinstance(error, OSError) and error.strerror):
             raise
-        raise ValueError(
-            f"{_where(error, file)}: {type(error).__name__}: {_text(error)}"
-        ) from error
+        raise ValueError(_told(error, file)) from error
     cfg.merge_from_dict(options or {})
     missing = [name for name in needs if not isinstance(cfg.get(name), (dict, list))]
     if missing:
@@ -42,23 +40,21 @@ def read_config(
     return cfg
 
 
-def _where(error: Exception, file: str | Path) -> str:
-    """Name the file and the line: this config's, or one's that it inherits."""
+def _told(error: Exception, file: str | Path) -> str:
+    """Name the file and the line, this config's or one's that it inherits, and what is wrong."""
     if isinstance(error, SyntaxError):  # mmengine parses a copy, whatever the file
         line = f", line {error.lineno}" if error.lineno else ""
-        return f"{file}, or a config that it inherits{line}"
-    own = [
-        frame
-        for frame in traceback.extract_tb(error.__traceback__)
-        if not Path(frame.filename).is_relative_to(_MMENGINE)
-        and frame.filename != __file__
-        and Path(frame.filename).is_file()
-    ]
-    return f"{own[-1].filename}, line {own[-1].lineno}" if own else f"config {file}"
-
-
-def _text(error: Exception) -> str:
-    if isinstance(error, SyntaxError):
-        return f"{error.msg}: {(error.text or '').strip()}".removesuffix(": ")
-    # KeyError quotes its text.
-    return str(error.args[0] if isinstance(error, KeyError) and error.args else error)
+        where = f"{file}, or a config that it inherits{line}"
+        text = f"{error.msg}: {(error.text or '').strip()}".removesuffix(": ")
+    else:
+        own = [
+            frame
+            for frame in traceback.extract_tb(error.__traceback__)
+            if not Path(frame.filename).is_relative_to(_MMENGINE)
+            and frame.filename != __file__
+            and Path(frame.filename).is_file()
+        ]
+        where = f"{own[-1].filename}, line {own[-1].lineno}" if own else f"config {file}"
+        # KeyError quotes its text.
+        text = str(error.args[0] if isinstance(error, KeyError) and error.args else error)
+    return f"{where}: {type(error).__name__}: {text}"

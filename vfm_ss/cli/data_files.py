@@ -4,7 +4,7 @@ import pprint
 from collections.abc import Mapping
 from pathlib import Path
 
-from vfm_ss.cli.plain_data import check_name, literal, read_config
+from vfm_ss.cli.plain_data import check_name, imported_config, literal
 from vfm_ss.protocol.settings import DATA, ConfigName
 
 #: Crop and steps of a data file that states none: the paper's on data sets but ADE20K.
@@ -27,7 +27,7 @@ def read_data(file: str) -> dict:
     Raises:
         ValueError: If it cannot be used.
     """
-    cfg = read_config(file)
+    cfg = imported_config(file)
     notes = []
     crop, steps = cfg.get("crop_size"), cfg.get("steps")
     if crop is None:

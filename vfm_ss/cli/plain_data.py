@@ -7,7 +7,7 @@ from pathlib import Path
 from vfm_ss.protocol.settings import ConfigName, parse_config_name
 
 
-def read_config(file: str):
+def imported_config(file: str):
     """Read a config, and import what it names. It is Python and runs.
 
     Raises:

@@ -4,7 +4,7 @@ import difflib
 from collections.abc import Mapping
 from pathlib import Path
 
-from vfm_ss.cli.plain_data import check_name, literal, read_config
+from vfm_ss.cli.plain_data import check_name, imported_config, literal
 from vfm_ss.errors import UsageError
 from vfm_ss.protocol.settings import ConfigName
 from vfm_ss.protocol.vfms import SIZES, VFMS
@@ -40,7 +40,7 @@ def read_vfm(file: str) -> dict:
     Raises:
         ValueError: If it cannot be used.
     """
-    cfg = read_config(file)
+    cfg = imported_config(file)
     backbone = cfg.get("backbone")
     if not isinstance(backbone, Mapping) or "type" not in backbone:
         raise ValueError("it has no backbone of a type")
