@@ -6,15 +6,18 @@ from typing import ClassVar
 import numpy as np
 import pytest
 import torch
+from mmcv.transforms import BaseTransform
 from mmengine.config import Config
+from mmengine.dataset import ConcatDataset
 from mmengine.logging import MMLogger
 from mmengine.registry import init_default_scope
 from mmseg.datasets import BaseSegDataset
-from mmseg.registry import DATASETS
+from mmseg.registry import DATASETS, TRANSFORMS
 from PIL import Image
 from torchmetrics.classification import MulticlassJaccardIndex
 
 from vfm_ss.datasets.check import check_config
+from vfm_ss.datasets.probe import probe_others
 from vfm_ss.datasets.raw_files import RawFilesMixin
 from vfm_ss.datasets.transforms.labels import label_table, stored_values
 from vfm_ss.evaluation.miou import MeanIoUMetric
@@ -225,6 +228,55 @@ def test_training_warns_of_classes_that_the_probed_labels_lack(tmp_path, caplog)
     finally:
         logger.removeHandler(caplog.handler)
     assert "3 labels of 3 were read and 1 of 3 classes have no pixel in them: 'c';" in caplog.text
+
+
+@TRANSFORMS.register_module()
+class MaskTo01(BaseTransform):
+    """What a user may add to a pipeline: the check cannot know what it makes of the labels."""
+
+    def transform(self, results):
+        results["gt_seg_map"] = (results["gt_seg_map"] == 255).astype(np.uint8)
+        return results
+
+
+STOCK = [dict(type="LoadImageFromFile"), dict(type="LoadAnnotations"), dict(type="PackSegInputs")]
+
+
+def mmsegs(root, pipeline, **kwargs):
+    """Build a data set of mmseg's own class, which looks at no file."""
+    cfg = dict(
+        type="BaseSegDataset", metainfo=dict(classes=("ground", "object")), data_root=str(root),
+        data_prefix=dict(img_path="images", seg_map_path="labels"), img_suffix=".png",
+        pipeline=pipeline,
+    )  # fmt: skip
+    return DATASETS.build(cfg | kwargs)
+
+
+@pytest.mark.parametrize("pipeline", [STOCK, TRAINING])
+def test_mmsegs_own_data_sets_are_probed_for_training(tmp_path, pipeline):
+    write_masks(tmp_path / "a", [0, 255])
+    write_masks(tmp_path / "b", [0, 1])
+    bad, good = (mmsegs(tmp_path / name, pipeline) for name in "ab")
+    for dataset in (bad, ConcatDataset([bad, bad])):
+        with pytest.raises(ValueError, match=r"'ground', training needs two.*by FolderDataset"):
+            probe_others(dataset)
+    for dataset in (good, ConcatDataset([bad, good])):
+        probe_others(dataset)
+
+
+def test_what_the_check_cannot_know_of_mmsegs_own_data_sets_is_a_warning(tmp_path, caplog):
+    write_masks(tmp_path / "a", [0, 255])
+    write_masks(tmp_path / "b", [0, 1])
+    Image.new("1", SIZE[::-1]).save(tmp_path / "b/labels/0.png")  # mmseg's loader reads it
+    logger = MMLogger.get_current_instance()
+    logger.addHandler(caplog.handler)
+    try:
+        probe_others(mmsegs(tmp_path / "a", [*STOCK[:2], dict(type="MaskTo01"), STOCK[2]]))
+        assert "hold pixels of 'ground', training needs two classes" in caplog.text
+        probe_others(mmsegs(tmp_path / "b", STOCK))
+        assert f"ended at a file: {tmp_path}/b/labels/0.png" in caplog.text
+    finally:
+        logger.removeHandler(caplog.handler)
 
 
 def test_a_rare_class_is_searched_for_in_all_labels(tmp_path):

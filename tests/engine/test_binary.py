@@ -124,6 +124,16 @@ def test_one_channel_trains_and_scores_what_it_predicts(head, data, monkeypatch)
     assert record.miou > 60, "it has learnt which pixels are bright"
 
 
+def test_masks_of_0_and_255_in_mmsegs_own_data_set_are_refused(data, monkeypatch):
+    monkeypatch.setattr("mmengine.runner.runner.collect_env", dict)
+    for path in data.glob("labels/train/*.png"):
+        cv2.imwrite(str(path), np.where(cv2.imread(str(path), 0) == 0, 0, 255))
+    cfg = config(data, HEADS["ours"])
+    with pytest.raises(ValueError, match=r"'ground', training needs two classes .*255 .ignored"):
+        Runner.from_cfg(cfg).train()
+    assert not list(data.parent.glob("run/*.pth"))
+
+
 def test_one_class_is_refused_before_training(data, monkeypatch):
     monkeypatch.setattr("mmengine.runner.runner.collect_env", dict)
     changes = dict(classes=("thing",), num_classes=1, out_channels=None)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import mmengine.fileio as fileio
 import numpy as np
 from mmengine.logging import print_log
+from mmseg.datasets import BaseSegDataset
 from mmseg.registry import DATASETS
 
 from .transforms.decode import decode_image, decode_label, orientation, read_header
@@ -140,11 +141,58 @@ def probe(dataset) -> None:
         ValueError: If a file cannot be used, or all labels of a training set hold fewer than two
             classes.
     """
-    names = class_names(dataset)
+    wrong = _probe([dataset])
+    if wrong is not None:
+        raise ValueError(
+            f"{wrong}; set stored_ids (stored value -> class), reduce_zero_label or classes of the "
+            "dataset, or probe=False if this is meant"
+        )
+
+
+def probe_others(dataset) -> None:
+    """Probe the parts of a training set that do not probe themselves: mmseg's own classes.
+
+    They are judged together. Where a transform of the user's may change labels, or a file can only
+    be read by the loaders of the pipeline, what is found is a warning.
+
+    Raises:
+        ValueError: As `probe`.
+    """
+    others = [
+        part for part in parts(dataset) if isinstance(part, BaseSegDataset) and not _probes(part)
+    ]
+    if not others:
+        return
+    steps = [step for part in others for step in part.pipeline.transforms]
+    known = {type(step).__module__.split(".")[0] for step in steps} <= {"mmcv", "mmseg", "vfm_ss"}
+    try:
+        wrong = _probe(others)
+    except (ValueError, OSError) as error:
+        wrong, known = f"the check of the labels ended at a file: {error}", False
+    if wrong is None:
+        return
+    remedy = (
+        "read them by FolderDataset, whose classes say what each stored value is, or correct "
+        "reduce_zero_label or classes of the dataset"
+    )
+    if known and len(others) == len(parts(dataset)):
+        raise ValueError(f"{wrong}; {remedy}")
+    print_log(f"{wrong}; if labels are read wrongly, {remedy}", "current", logging.WARNING)
+
+
+def _probes(dataset) -> bool:
+    return hasattr(dataset, "PUBLISHED")
+
+
+def _probe(datasets: list) -> str | None:
+    """Read a few pairs of data sets of the same classes; return what training cannot do with."""
+    names = class_names(datasets[0])
+    samples = [(dataset, index) for dataset in datasets for index in range(len(dataset))]
     stored, pixels = np.zeros(256, np.int64), np.zeros(len(names), np.int64)
-    needed = 0 if dataset.test_mode else min(2, len(names))
+    needed = 0 if datasets[0].test_mode else min(2, len(names))
     labels, path = 0, None
-    for read, index in enumerate(_probe_order(len(dataset)), 1):
+    for read, sample in enumerate(_probe_order(len(samples)), 1):
+        dataset, index = samples[sample]
         pair = read_pair(dataset, index, image=read <= PROBES)
         if pair.pixels is not None:
             labels += 1
@@ -157,20 +205,20 @@ def probe(dataset) -> None:
         if read >= CLASS_PROBES and found >= needed:
             break
     if labels and found < needed:
-        raise ValueError(
+        return (
             f"{posixpath.dirname(path)}: the {labels} labels hold pixels of "
             f"{quoted(np.array(names)[pixels > 0])}, training needs two classes (stored values: "
-            f"{_stored(dataset, stored, names)}); set stored_ids (stored value -> class), "
-            "reduce_zero_label or classes of the dataset, or probe=False if this is meant"
+            f"{_stored(datasets[0], stored, names)})"
         )
-    if labels and dataset.metainfo.get("classes") and found < len(names):
+    if labels and datasets[0].metainfo.get("classes") and found < len(names):
         print_log(
-            f"{posixpath.dirname(path)}: {labels} labels of {len(dataset)} were read and "
+            f"{posixpath.dirname(path)}: {labels} labels of {len(samples)} were read and "
             f"{len(names) - found} of {len(names)} classes have no pixel in them: "
             f"{quoted(np.array(names)[pixels == 0])}; tools/check_data.py counts all",
             logger="current",
             level=logging.WARNING,
         )
+    return None
 
 
 def quoted(names, most: int = 5) -> str:

@@ -10,6 +10,7 @@ from mmseg.registry import LOOPS
 
 from vfm_ss.compat.runner import OpenTrainLoop, set_accumulation
 from vfm_ss.datasets.fraction import Subset, build_dataset
+from vfm_ss.datasets.probe import probe_others
 from vfm_ss.image_size import fill_image_size, model_image_size
 from vfm_ss.protocol.identity import EFFECTIVE_BATCH
 
@@ -83,6 +84,7 @@ class OptimStepTrainLoop(OpenTrainLoop):
         if isinstance(dataloader, Mapping) and "fraction" in dataloader.get("dataset", ()):
             dataloader = {**dataloader, "dataset": build_dataset(dataloader["dataset"])}
         super().__init__(runner, dataloader, max_iters, **kwargs)
+        probe_others(self.dataloader.dataset)
         # The original mmengine has started workers on the first images, also in a resumed run.
         self.dataloader_iterator = None
         sampler = self.dataloader.sampler
