@@ -147,6 +147,11 @@ def test_other_numbers_in_a_tiff(kind, channels):
             decode_image(data, "some/image.x", bit_depth=bit_depth)
         assert "\n" not in str(error.value)
         assert "export it again" in str(error.value)
+        assert "damaged" not in str(error.value)
+        assert "object at" not in str(error.value)
+        if channels == 3:
+            number = {"i": "signed", "f": "floating-point"}[pixels.dtype.kind]
+            assert f"3 bands of {8 * pixels.itemsize}-bit {number} numbers" in str(error.value)
 
 
 @pytest.mark.parametrize("kind", ["TIFF", "GIF", "WEBP"])

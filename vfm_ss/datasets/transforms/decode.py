@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import cv2
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, TiffImagePlugin, UnidentifiedImageError
 
 try:
     from kornia_rs.io import decode_image_png_u8
@@ -44,6 +44,7 @@ EXTENSIONS = frozenset({
 LOSSY_FORMATS = ("JPEG", "MPO", "JPEG2000", "WEBP", "AVIF")
 LOSSY_TIFF = ("jpeg", "tiff_jpeg", "webp")
 TIFF_SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+_TIFF_KINDS = {1: "unsigned", 2: "signed", 3: "floating-point"}
 ORIENTATION = 0x0112  # the tag, in EXIF and in TIFF
 
 
@@ -78,12 +79,35 @@ def read_header(data: bytes, name: str) -> Header:
             with Image.open(BytesIO(data)) as image:
                 header = Header(image.height, image.width, mode=image.mode)
         except Exception as error:  # Pillow's readers raise many types on damaged bytes
-            if data.startswith(TIFF_SIGNATURES):
-                error = f"{error}; a TIFF of several bands, 64 bits or floating-point colours?"
+            numbers = _tiff_numbers(data) if isinstance(error, UnidentifiedImageError) else None
+            if numbers is not None:
+                raise ValueError(
+                    f"{name}: a TIFF with {numbers}, which cannot be read; export it again with 8 "
+                    "bits and as gray or RGB, a label as gray"
+                ) from None
             raise _damaged(name, len(data), error) from None
     if not 0 < header.height * header.width <= MAX_PIXELS:
         raise _damaged(name, len(data), f"its header says {header.width} x {header.height} pixels")
     return header
+
+
+def _tiff_numbers(data: bytes) -> str | None:
+    """Say what the tags of a TIFF call its pixels; None where it is no TIFF, or a damaged one."""
+    if not data.startswith(TIFF_SIGNATURES):
+        return None
+    try:
+        tags = TiffImagePlugin.ImageFileDirectory_v2(data[:8] if b"*" in data[:4] else data[:16])
+        file = BytesIO(data)
+        file.seek(tags.next)
+        tags.load(file)
+        bits = set(tags[TiffImagePlugin.BITSPERSAMPLE])
+        kinds = {_TIFF_KINDS.get(k, "") for k in tags.get(TiffImagePlugin.SAMPLEFORMAT, (1,))}
+        bands = tags.get(TiffImagePlugin.SAMPLESPERPIXEL, 1)
+    except Exception:  # damaged tags raise many types
+        return None
+    sizes = " or ".join(f"{size}-bit" for size in sorted(bits))
+    many = "band" if bands == 1 else "bands"
+    return f"{bands} {many} of {sizes} {' or '.join(sorted(kinds))} numbers".replace("  ", " ")
 
 
 def reduction(data: bytes, factor: float) -> int:
