@@ -109,6 +109,14 @@ print(*sorted(new))
     assert {"packaging", "email", "subprocess", "inspect"}.isdisjoint(out.stdout.split())
 
 
+def test_ctrl_c_while_the_arguments_are_read(monkeypatch):
+    def interrupted():
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("vfm_ss.cli.main._parser", interrupted)
+    assert main(["info"]) == 130
+
+
 def test_ctrl_c_during_imports(tmp_path):
     """Each command, interrupted where it imports itself, its library, or the library's own."""
     config = ROOT / "configs" / "vfm" / "mae_b16_linear_ade20k.py"

@@ -34,8 +34,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         Exit status.
     """
-    args = _parser().parse_args(argv)
     try:
+        args = _parser().parse_args(argv)
         module = importlib.import_module(f"vfm_ss.cli.{args.command.replace('-', '_')}")
         return module.main(args.arguments, prog=f"vfm-ss {args.command}")
     except KeyboardInterrupt:  # before the command could look after it
