@@ -2,6 +2,7 @@ import base64
 import hashlib
 import json
 import re
+import resource
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote
@@ -226,3 +227,27 @@ def test_file_names_are_harmless_and_distinct():
     names = [file_name(k) for k in ("a/b", "a b", "../a", "..", "a.b", "x" * 500)]
     assert len(set(names)) == 6
     assert all(re.fullmatch(r"[A-Za-z0-9_-]{1,120}", name) for name in names)
+
+
+def test_what_is_not_written_as_a_whole_leaves_no_part(analysis, tmp_path, monkeypatch):
+    """On a full disk, or at an interrupt: half a table would be one of fewer models."""
+    write_report(analysis, tmp_path / "whole", "default")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            write_report(analysis, tmp_path / "part", "default")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    for path in (path for path in (tmp_path / "part").rglob("*") if path.is_file()):
+        whole = tmp_path / "whole" / path.relative_to(tmp_path / "part")
+        assert path.read_bytes() == whole.read_bytes(), path
+
+    def interrupted(self, file, **kwargs):
+        file.write(b"half") if hasattr(file, "write") else Path(file).write_bytes(b"half")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        write_report(analysis, tmp_path / "whole", "default")
+    assert b"half" not in [path.read_bytes() for path in (tmp_path / "whole" / "figures").iterdir()]

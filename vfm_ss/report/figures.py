@@ -1,12 +1,14 @@
 """The report's figures for papers and slides: PNG and PDF, by matplotlib."""
 
 import textwrap
+from io import BytesIO
 from pathlib import Path
 
 import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
 
+from vfm_ss.files import write_atomically
 from vfm_ss.ranking.analysis import Analysis
 from vfm_ss.ranking.speed import speeds
 from vfm_ss.report import table_data
@@ -71,7 +73,9 @@ def write_figures(a: Analysis, folder: str | Path, target: str, name=str) -> lis
         for key, figure in figures.items():
             for suffix in ("pdf", "png"):
                 path = Path(folder, f"{name(key)}.{suffix}")
-                figure.savefig(path, dpi=200)
+                drawn = BytesIO()
+                figure.savefig(drawn, dpi=200, format=suffix)
+                write_atomically(path, drawn.getvalue())
             written.append(path)
     return written
 

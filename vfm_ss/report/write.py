@@ -4,6 +4,7 @@ import hashlib
 import re
 from pathlib import Path
 
+from vfm_ss.files import write_atomically
 from vfm_ss.ranking.analysis import Analysis
 from vfm_ss.report.figures import write_figures
 from vfm_ss.report.formats import render, table_csv
@@ -19,7 +20,8 @@ def write_report(a: Analysis, folder: str | Path, target: str) -> Path:
 
     Args:
         a: The analysis.
-        folder: Where to write; made if missing. Files of an earlier report are overwritten.
+        folder: Where to write; made if missing. Files of an earlier report are replaced, each as a
+            whole: half a table would look like one of fewer models.
         target: Setting whose ranking is to be predicted.
 
     Returns:
@@ -44,4 +46,4 @@ def file_name(key: str) -> str:
 
 
 def _write(path: Path, content: str) -> None:
-    path.write_text(content, encoding="utf-8", errors="backslashreplace", newline="\n")
+    write_atomically(path, content.encode("utf-8", errors="backslashreplace"))
