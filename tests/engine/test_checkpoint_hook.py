@@ -11,6 +11,7 @@ import torch
 from mmengine.registry import DATA_SAMPLERS, MODELS
 from mmengine.runner import find_latest_checkpoint
 
+from vfm_ss.engine.resume import check_model_weights
 from vfm_ss.protocol.records import read_record
 
 
@@ -298,6 +299,26 @@ class TestWeightsOfAnotherModel:
         )
         with pytest.raises(ValueError, match=told):
             toy(load_from=weights, model=model, **self.TEST).test()
+
+    def test_one_that_computes_more_is_refused(self, toy, weights):
+        state = torch.load(weights)["state_dict"]
+        more = {**state, "auxiliary_head.weight": torch.zeros(3)}  # no part of what is evaluated
+        torch.save(more, weights)
+        toy(load_from=weights, **self.TEST).test()
+        torch.save({**more, "backbone.blocks.1.weight": torch.zeros(3)}, weights)
+        told = r"of another model: it has 1 weight.* lacks, such as backbone\.blocks\.1\.weight;"
+        with pytest.raises(ValueError, match=told):
+            toy(load_from=weights, **self.TEST).test()
+        toy(steps=1, load_from=weights).train()
+
+    def test_statistics_of_a_batch_norm_are_weights_too(self):
+        model = torch.nn.ModuleDict({"decode_head": torch.nn.BatchNorm1d(2)})
+        state = model.state_dict()
+        del state["decode_head.num_batches_tracked"]
+        check_model_weights(model, state, "w.pth")
+        del state["decode_head.running_var"]
+        with pytest.raises(ValueError, match=r"lacks 1 buffer.* such as decode_head\.running_var;"):
+            check_model_weights(model, state, "w.pth")
 
     def test_a_training_may_take_some_but_not_none(self, toy, weights, tmp_path):
         toy("some", steps=1, load_from=weights, model=dict(type="ToyModel", classes=3)).train()

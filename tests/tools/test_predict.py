@@ -267,6 +267,12 @@ def test_a_checkpoint_of_other_classes_or_another_model_is_refused(entered, caps
         save_model("m2f.py" if name == "m2f.pth" else "tiny.py", name, **meta)
         predict("photos", "--out", "out", checkpoint=f"run/{name}", status=1)
         assert message in capsys.readouterr().err
+    tiny = Path("tiny.py").read_text()
+    Path("tiny.py").write_text(tiny.replace("depth=2", "depth=3"))
+    save_model(name="deep.pth")
+    Path("tiny.py").write_text(tiny)
+    predict("photos", "--out", "out", checkpoint="run/deep.pth", status=1)
+    assert "lacks, such as backbone.vit.blocks.2." in capsys.readouterr().err
     predict("photos", "--out", "out", checkpoint="run/nowhere.pth", status=1)
     assert "run/nowhere.pth" in capsys.readouterr().err
     assert not Path("out").exists()

@@ -1,6 +1,7 @@
 """Which checkpoint a run goes on from, and whether a checkpoint is one of its model."""
 
 import logging
+from collections.abc import Iterable
 from pathlib import Path
 
 from mmengine.runner import Runner
@@ -9,7 +10,7 @@ from torch import nn
 from vfm_ss.checkpoint_reader import find_damage
 from vfm_ss.compat.runner import is_training, load_from
 from vfm_ss.found_files import read
-from vfm_ss.models.backbones.late_weights import fit_structure
+from vfm_ss.models.backbones.late_weights import fit_structure, names_of
 
 from .checkpoint_io import weights_of
 
@@ -70,7 +71,8 @@ def check_weights(runner: Runner, checkpoint: dict) -> None:
     """Refuse weights that leave a model as it was made: mmengine would warn and go on.
 
     Raises:
-        ValueError: If an evaluation lacks a weight, or a training gets none at all.
+        ValueError: If an evaluation lacks a weight or leaves one of the model's parts out, or a
+            training gets none at all.
     """
     check_model_weights(runner.model, checkpoint, load_from(runner), is_training(runner))
 
@@ -93,15 +95,34 @@ def check_model_weights(
     shapes = {name: value.shape for name, value in state.items()}
     wanted = {name: value.shape for name, value in model.named_parameters()}
     lacking = [name for name, shape in wanted.items() if shapes.get(name) != shape]
-    if len(lacking) < len(wanted) if training else not lacking:
-        return
-    first = lacking[0]
-    is_other = f"of shape {tuple(shapes[first])}" if first in shapes else "missing"
-    raise ValueError(
-        f"{name} is of another model: {len(lacking)} of {len(wanted)} weights do not "
-        f"fit, such as {first} {tuple(wanted[first])}, which is {is_other} there; use the config "
-        "that it was trained with"
-    )
+    if lacking and not (training and len(lacking) < len(wanted)):
+        first = lacking[0]
+        is_other = f"of shape {tuple(shapes[first])}" if first in shapes else "missing"
+        raise ValueError(
+            f"{name} is of another model: {len(lacking)} of {len(wanted)} weights do not "
+            f"fit, such as {first} {tuple(wanted[first])}, which is {is_other} there; use the "
+            "config that it was trained with"
+        )
+    if not training:
+        _check_no_more(model, shapes, name)
+
+
+def _check_no_more(model: nn.Module, found: Iterable[str], name: str) -> None:
+    """Refuse a checkpoint of a model that computes more: of more blocks, with registers, ...
+
+    Heads that the config leaves out, as mmseg's auxiliary ones, are no part of what is evaluated.
+    """
+    held = names_of(model)
+    parts = {weight.partition(".")[0] for weight in held}
+    more = [w for w in found if w not in held and w.partition(".")[0] in parts]
+    lacking = [w for w in held if w not in found and not w.endswith("num_batches_tracked")]
+    if more or lacking:
+        what = f"has {len(more)} weight(s) that the model of the config lacks" if more else ""
+        what = what or f"lacks {len(lacking)} buffer(s) of the model"
+        raise ValueError(
+            f"{name} is of another model: it {what}, such as {min(more or lacking)}; use the "
+            "config that it was trained with"
+        )
 
 
 def _read_pointer(pointer: Path) -> Path | None:

@@ -62,6 +62,22 @@ def fit_structure(model: nn.Module, state_dict: Mapping[str, Tensor]) -> None:
             module.fit(_below(state_dict, f"{name}." if name else ""))
 
 
+def names_of(model: nn.Module) -> set[str]:
+    """Return the names of what a model's checkpoint holds; no pretrained weights are read for it.
+
+    Args:
+        model: A model in which there may be backbones of this package.
+    """
+    asking = [m for m in model.modules() if isinstance(m, LateWeights) and not m.checkpoint_follows]
+    try:
+        for module in asking:
+            module.checkpoint_follows = True
+        return set(model.state_dict())
+    finally:
+        for module in asking:
+            module.checkpoint_follows = False
+
+
 class LateWeights(LoadingModule, BaseModule):
     """A backbone whose pretrained weights may be read after it is built.
 
