@@ -424,6 +424,11 @@ class TestLists:
         with pytest.raises(FileNotFoundError, match=r"write the lines of the list without '\.png'"):
             self.listed(tmp_path, b"0.png\n1.png\n")
 
+    @pytest.mark.parametrize("line", ["# mine", "images/0.png labels/0.png"])
+    def test_lines_that_name_no_image(self, tmp_path, line):
+        with pytest.raises(FileNotFoundError, match=r"is the name of an image.*such as 0$"):
+            self.listed(tmp_path, f"{line}\n1\n".encode())
+
 
 def test_a_map_survives_a_config_file(tmp_path):
     """Integer keys stay integers when a config is dumped into the work dir and read back."""

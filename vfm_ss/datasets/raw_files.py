@@ -240,18 +240,20 @@ class RawFilesMixin(OpenDatasetMixin):
         if not stems:
             return
         first = min(stems)
-        if first.endswith(suffix) and partner == self.ann_file:
+        names = sorted(self._names(folder))
+        ends = [name.removeprefix(first) for name in names if name.startswith(first)]
+        hint = "complete the data set or remove the counterparts"
+        if suffix and first.endswith(suffix) and partner == self.ann_file:
             hint = f"write the lines of the list without {suffix!r}"
-        else:
-            hint = "complete the data set or remove the counterparts"
-            near = (name for name in sorted(self._names(folder)) if name.startswith(first))
-            ends = [name.removeprefix(first) for name in near]
-            if ends:
-                hint = (
-                    f"there is {first + ends[0]}: if that is it, set "
-                    f"{'img_suffix' if suffix == self.img_suffix else 'seg_map_suffix'} to the end "
-                    f"{ends[0]!r}"
-                )
+        elif ends:
+            hint = (
+                f"there is {first + ends[0]}: if that is it, set "
+                f"{'img_suffix' if suffix == self.img_suffix else 'seg_map_suffix'} to the end "
+                f"{ends[0]!r}"
+            )
+        elif partner == self.ann_file:
+            known = min(self.chosen(names, suffix, folder))
+            hint = f"a line of the list is the name of an image in this folder, such as {known}"
         raise FileNotFoundError(
             f"{posixpath.join(folder, first + suffix)} is missing ({len(stems)} such files), but "
             f"{partner} has its counterpart: {hint}"
