@@ -212,6 +212,35 @@ def test_parts_of_a_training_set_are_judged_together(tmp_path, capsys):
     assert "UNUSABLE: train has no pixel of 'b'" in capsys.readouterr().out
 
 
+def test_a_part_without_a_valid_pixel_is_named(tmp_path, capsys):
+    write_masks(tmp_path / "one", [0, 1])
+    write_masks(tmp_path / "two", [255])
+    parts = [mask_config(tmp_path / name) for name in ("one", "two")]
+    assert check_config(write_config(tmp_path, dict(type="ConcatDataset", datasets=parts))) == 1
+    assert "no label of this part has a valid pixel" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("classes", "told"),
+    [
+        (("object", "ground"), "class 0 is 'object' in val, but 'ground' in training"),
+        (("ground", "object", "x"), "val has 3 classes, but 2 are trained"),
+        (("Ground", "object"), None),
+    ],
+)
+def test_classes_of_the_evaluation_in_another_order(tmp_path, capsys, classes, told):
+    write_masks(tmp_path, [0, 1])
+    val = dict(type="BaseSegDataset", img_suffix=".png", metainfo=dict(classes=classes))
+    write_masks(tmp_path / "val", [0, 1])
+    config = write_config(tmp_path, mask_config(tmp_path), mask_config(tmp_path / "val", **val))
+    assert check_config(config) == (told is not None)
+    out, err = capsys.readouterr()
+    if told is None:
+        assert "class 0 is 'Ground' in val, but 'ground' in training; they are taken" in out
+    else:
+        assert f"val: UNUSABLE: {told}" in err
+
+
 def test_quick_says_that_it_does_not_judge_classes(tmp_path, capsys):
     write_masks(tmp_path, [0, 255])
     assert check_config(write_config(tmp_path, mask_config(tmp_path)), quick=True) == 0
@@ -424,7 +453,7 @@ class TestLists:
         with pytest.raises(FileNotFoundError, match=r"write the lines of the list without '\.png'"):
             self.listed(tmp_path, b"0.png\n1.png\n")
 
-    @pytest.mark.parametrize("line", ["# mine", "images/0.png labels/0.png"])
+    @pytest.mark.parametrize("line", ["# mine", "images/0"])
     def test_lines_that_name_no_image(self, tmp_path, line):
         with pytest.raises(FileNotFoundError, match=r"is the name of an image.*such as 0$"):
             self.listed(tmp_path, f"{line}\n1\n".encode())

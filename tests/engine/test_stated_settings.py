@@ -128,6 +128,40 @@ def test_what_would_do_nothing_is_refused_before_the_first_step(changes, told, t
     assert not list((tmp_path / "run").glob("iter_*"))
 
 
+@pytest.mark.parametrize(
+    ("classes", "told"),
+    [(("b", "a"), r"class 0 is 'b' in .*, but 'a' in training"), (("a",), "1 classes, but 2")],
+)
+def test_a_model_is_not_evaluated_on_classes_of_other_numbers(classes, told, toy, tmp_path):
+    dataset = dict(type="ToyDataset", test_mode=True, metainfo=dict(classes=classes))
+    loader = dict(
+        num_workers=0, dataset=dataset, sampler=dict(type="DefaultSampler", shuffle=False),
+        collate_fn=dict(type="pseudo_collate"),
+    )  # fmt: skip
+    with pytest.raises(ValueError, match=told):
+        toy(val_dataloader=loader).train()
+    assert not list((tmp_path / "run").glob("iter_*"))
+    toy(steps=2).train()
+    tested = dict(test_dataloader=loader, test_cfg=dict(type="TestLoop"))
+    runner = toy(
+        "test", load_from=tmp_path / "run/iter_2.pth", test_evaluator=dict(type="ToyScore"),
+        **tested,
+    )  # fmt: skip
+    with pytest.raises(ValueError, match=told):
+        runner.test()
+
+
+def test_classes_that_are_written_otherwise_are_a_remark(toy, tmp_path):
+    dataset = dict(type="ToyDataset", test_mode=True, metainfo=dict(classes=("A", "b")))
+    loader = dict(
+        num_workers=0, dataset=dataset, sampler=dict(type="DefaultSampler", shuffle=False),
+        collate_fn=dict(type="pseudo_collate"),
+    )  # fmt: skip
+    toy(steps=2, val_dataloader=loader).train()
+    (told,) = read_record(tmp_path / "run" / "record.json").remarks
+    assert told.startswith("class 0 is 'A' in val_dataloader.dataset, but 'a' in training")
+
+
 def test_a_schedule_that_ends_after_training_is_said(toy, tmp_path):
     toy(steps=2, param_scheduler=dict(type="PolyLR", end=9, eta_min=0, by_epoch=False)).train()
     log = "".join(path.read_text() for path in (tmp_path / "run").glob("*/*.log"))

@@ -26,6 +26,7 @@ from .probe import (
     parts,
     quoted,
     read_pair,
+    refuse_moved_classes,
     spread,
     without_probe,
 )
@@ -206,7 +207,7 @@ def check_config(
     """
     cfg = read_config(path, options)
     init_default_scope(cfg.get("default_scope", "mmseg"))
-    good, seen, trained = True, [], set()
+    good, seen, trained, learnt = True, [], set(), None
     for split, loader in _loaders(cfg):
         if isinstance(loader, Exception):
             print(f"{split}: UNUSABLE: {loader}", file=sys.stderr)
@@ -219,6 +220,10 @@ def check_config(
             dataset = build_dataset(without_probe(loader.dataset))
             if split not in ("train", "val", "test"):
                 refuse_other_classes(without_files(cfg.val_dataloader.dataset), dataset, split)
+            elif learnt is not None:
+                note = refuse_moved_classes(learnt, class_names(dataset), split)
+                if note is not None:
+                    print(note)
         except (ValueError, OSError) as error:
             print(f"{split}: UNUSABLE: {error}", file=sys.stderr)
             good = False
@@ -226,7 +231,7 @@ def check_config(
         good &= _check_split(split, dataset, quick, workers)
         images = image_paths(dataset)
         if split == "train":
-            trained = images
+            trained, learnt = images, class_names(dataset)
         elif both := sorted(images & trained):
             print(f"  UNUSABLE: {len(both)} images of {split} are in train, too: {both[0]}, ...")
             good = False
@@ -268,6 +273,9 @@ def _check_split(split: str, dataset, quick: bool, workers: int) -> bool:
         print(describe(split, dataset, report))
         total += report
         good &= report.good
+        if split == "train" and len(datasets) > 1 and report.labels and not report.pixels.any():
+            print("  UNUSABLE: no label of this part has a valid pixel; leave it out")
+            good = False
     if not total.labels:
         return good
     if datasets[0].metainfo.get("classes"):

@@ -2,7 +2,7 @@
 
 import logging
 import posixpath
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import mmengine.fileio as fileio
@@ -45,6 +45,39 @@ def class_names(dataset) -> list[str]:
     """Return the names of a dataset's classes; numbers where it names none."""
     names = dataset.metainfo.get("classes")
     return list(names) if names else [str(k) for k in range(254)]
+
+
+def refuse_moved_classes(trained: Sequence[str], evaluated: Sequence[str], what: str) -> str | None:
+    """Compare the classes that a model learns with those that its predictions are counted as.
+
+    Args:
+        trained: Names of the classes by number.
+        evaluated: Those of the data set that it is evaluated on.
+        what: What holds them, for the message.
+
+    Returns:
+        A warning where names differ in their writing at most; None where they are the same.
+
+    Raises:
+        ValueError: If there are more or fewer classes, or one has another number: scores would
+            compare different classes.
+    """
+    names, others = list(map(str, trained)), list(map(str, evaluated))
+    if names == others:
+        return None
+    if len(names) != len(others):
+        raise ValueError(
+            f"{what} has {len(others)} classes, but {len(names)} are trained; give both data sets "
+            "the same classes"
+        )
+    k = next(k for k, pair in enumerate(zip(names, others, strict=True)) if pair[0] != pair[1])
+    told = f"class {k} is {others[k]!r} in {what}, but {names[k]!r} in training"
+    if any(name in names and names[j] != name for j, name in enumerate(others)):
+        raise ValueError(
+            f"{told}: the classes have other numbers, and the score would compare different "
+            f"classes; give both data sets the classes in one order (FolderDataset: order={names})"
+        )
+    return f"{told}; they are taken to be the same"
 
 
 def without_probe(cfg: Mapping) -> dict:

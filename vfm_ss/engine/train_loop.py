@@ -10,7 +10,7 @@ from mmseg.registry import LOOPS
 
 from vfm_ss.compat.runner import OpenTrainLoop, set_accumulation
 from vfm_ss.datasets.fraction import Subset, build_dataset
-from vfm_ss.datasets.probe import probe_others
+from vfm_ss.datasets.probe import probe_others, refuse_moved_classes
 from vfm_ss.image_size import fill_image_size, model_image_size
 from vfm_ss.protocol.identity import EFFECTIVE_BATCH
 
@@ -154,6 +154,16 @@ class OptimStepTrainLoop(OpenTrainLoop):
                 f"model.{name}.num_classes={len(classes)}"
             )
 
+    def _check_evaluated_classes(self) -> None:
+        if self.runner.val_loop is None:
+            return
+        datasets = self.dataloader.dataset, self.runner.val_dataloader.dataset
+        classes = [getattr(dataset, "metainfo", {}).get("classes") for dataset in datasets]
+        if None not in classes:
+            note = refuse_moved_classes(*classes, "val_dataloader.dataset")
+            if note is not None:
+                remark(self.runner, note)
+
     @property
     def stopped_early(self) -> bool:
         """Whether a hook, not a signal, has ended training before its last step."""
@@ -172,6 +182,7 @@ class OptimStepTrainLoop(OpenTrainLoop):
             NonFiniteError: If a loss or weights are not finite.
         """
         runner = self.runner
+        self._check_evaluated_classes()
         if self.subset is not None:
             self._record_subset()
         if self.mixing:

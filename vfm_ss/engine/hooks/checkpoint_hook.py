@@ -14,6 +14,7 @@ from vfm_ss.compat.runner import (
     set_resume_mode,
     train_loop,
 )
+from vfm_ss.datasets.probe import refuse_moved_classes
 from vfm_ss.files import remove_partial_files, write_atomically
 from vfm_ss.models.backbones.late_weights import expect_checkpoint
 from vfm_ss.protocol.identity import describe
@@ -147,6 +148,8 @@ class AtomicCheckpointHook(OpenCheckpointHook):
         """
         if not resume_mode(runner):
             check_weights(runner, checkpoint)
+            if not is_training(runner):
+                _check_tested_classes(runner, checkpoint)
             return
         # The best one has no optimiser: mmengine would start that and the schedule from step 0.
         needed = {"meta", "message_hub", "optimizer"}
@@ -315,6 +318,16 @@ class AtomicCheckpointHook(OpenCheckpointHook):
     def _in_out_dir(self, path: str) -> str:
         """Find a saved path again in a work dir that has been moved."""
         return osp.join(self.out_dir, osp.basename(path))
+
+
+def _check_tested_classes(runner, checkpoint: dict) -> None:
+    meta = (checkpoint.get("meta") or {}).get("dataset_meta") or {}
+    trained = meta.get("classes")
+    tested = getattr(runner.test_dataloader.dataset, "metainfo", {}).get("classes")
+    if None not in (trained, tested):
+        note = refuse_moved_classes(trained, tested, "test_dataloader.dataset")
+        if note is not None:
+            runner.logger.warning(note)
 
 
 def _check_finite(runner, step: int) -> None:
