@@ -2,12 +2,14 @@
 
 import argparse
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
+from mmengine.config import Config
 from packaging.requirements import Requirement
 
 from vfm_ss.cli.call import call
@@ -94,6 +96,16 @@ def test_ctrl_c_exits_with_130_without_a_traceback(capsys):
     assert outcome(interrupted, capsys) == (130, "vfm-ss x: interrupted\n")
 
 
+def test_ctrl_c_that_a_library_makes_an_error_of_is_ctrl_c(capsys, monkeypatch):
+    def interrupted(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("yapf.yapflib.yapf_api.FormatCode", interrupted)
+    monkeypatch.setattr("mmengine.config.config.FormatCode", interrupted, raising=False)
+    told = outcome(lambda: Config({"a": 1}).pretty_text, capsys)
+    assert told == (130, "vfm-ss x: interrupted\n")
+
+
 def test_a_command_minds_ctrl_c_at_once():
     """Nothing that takes time is imported before: an interrupt there would print a traceback."""
     code = """
@@ -115,6 +127,27 @@ def test_ctrl_c_while_the_arguments_are_read(monkeypatch):
 
     monkeypatch.setattr("vfm_ss.cli.main._parser", interrupted)
     assert main(["info"]) == 130
+
+
+def test_sigterm_leaves_neither_files_nor_processes(tmp_path):
+    code = """
+import argparse, multiprocessing, os, signal, tempfile
+from vfm_ss.cli.call import call
+def run(args):
+    with tempfile.TemporaryDirectory(dir="."):
+        # As a worker that has read images and finds nobody to take them.
+        multiprocessing.get_context("fork").Process(target=signal.pause, daemon=True).start()
+        os.kill(os.getpid(), signal.SIGTERM)
+call(run, argparse.ArgumentParser(), [])
+"""
+    env = os.environ | {"PYTHONPATH": str(ROOT)}
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], env=env, cwd=tmp_path, start_new_session=True
+    )
+    assert process.wait(60) == -signal.SIGTERM
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
 
 
 def test_ctrl_c_during_imports(tmp_path):

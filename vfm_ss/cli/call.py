@@ -17,7 +17,7 @@ import re
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from vfm_ss.errors import UsageError
@@ -73,13 +73,16 @@ def call(
     try:
         args = parser.parse_args(argv)
         verbose = vars(args).pop("verbose", False)
-        status = run(args) or 0
-        sys.stdout.flush()
+        # A launcher's processes may wait for each other, where nothing can be raised.
+        alone = getattr(args, "launcher", "none") == "none"
+        with _tidying_at_sigterm() if alone else contextlib.nullcontext():
+            status = run(args) or 0
+            sys.stdout.flush()
         return status
-    except KeyboardInterrupt:
-        print(f"{parser.prog}: interrupted", file=sys.stderr)
-        return 130
-    except Exception as error:
+    except (KeyboardInterrupt, Exception) as error:
+        if _follows(error, KeyboardInterrupt):
+            print(f"{parser.prog}: interrupted", file=sys.stderr)
+            return 130
         if isinstance(error, BrokenPipeError) and _nobody_reads():
             return 1
         line = foreseen(error)
@@ -98,6 +101,55 @@ def exit_at_interrupt() -> None:
     """Let Ctrl-C end Python's own end at once, which would print a traceback."""
     with contextlib.suppress(ValueError):  # in another thread
         signal.signal(signal.SIGINT, lambda *_: os._exit(130))
+
+
+class _Terminated(BaseException):
+    """SIGTERM has come."""
+
+
+@contextlib.contextmanager
+def _tidying_at_sigterm() -> Iterator[None]:
+    """Let SIGTERM remove temporary files and end processes that read images before it ends us.
+
+    These would wait for ever to hand over what they have read.
+    """
+    owner, terminated = os.getpid(), False
+
+    def tell(number, frame):
+        signal.signal(number, signal.SIG_DFL)  # another one ends us at once
+        if os.getpid() != owner:
+            os.kill(os.getpid(), number)
+        raise _Terminated
+
+    with contextlib.suppress(ValueError):  # in another thread
+        if signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:
+            signal.signal(signal.SIGTERM, tell)
+    try:
+        yield
+    except BaseException as error:
+        terminated = _follows(error, _Terminated)
+        if not terminated:
+            raise
+    finally:
+        if signal.getsignal(signal.SIGTERM) is tell:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    if terminated:
+        import multiprocessing  # here: every command's start imports this module
+
+        for child in multiprocessing.active_children():
+            child.terminate()
+            child.join(5)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _follows(error: BaseException | None, kind: type[BaseException]) -> bool:
+    """Tell whether an error is of a kind, or of code that has caught everything and raised another.
+
+    mmengine does where it formats a config: a SyntaxError at Ctrl-C.
+    """
+    while error is not None and not isinstance(error, kind):
+        error = error.__cause__ or error.__context__
+    return error is not None
 
 
 def _nobody_reads() -> bool:
