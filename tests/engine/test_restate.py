@@ -121,6 +121,50 @@ def test_another_seed_is_not_resumed(toy):
         toy(resume=True, randomness=dict(seed=1), **GO_ON).train()
 
 
+def validation(**dataset):
+    return dict(
+        num_workers=0, dataset=dict(type="ToyDataset", test_mode=True, **dataset),
+        sampler=dict(type="DefaultSampler", shuffle=False),
+        collate_fn=dict(type="pseudo_collate"),
+    )  # fmt: skip
+
+
+def test_another_evaluation_does_not_go_into_one_history(toy, tmp_path):
+    kept = dict(checkpoint=dict(max_keep_ckpts=9), val_dataloader=validation(data_root="/a"))
+    toy(**kept).train()
+    (tmp_path / "run" / "record.json").unlink()
+    again = dict(resume=True, load_from=tmp_path / "run" / "iter_4.pth")
+    for changes, told in (
+        (dict(val_dataloader=validation(indices=5)), r"indices was not set, is 5"),
+        (dict(val_evaluator=dict(type="ToyScore", prefix="x")), r"prefix was not set, is .x."),
+    ):
+        with pytest.raises(ValueError, match=rf"evaluated otherwise: .*{told}.* by vfm-ss test"):
+            toy(**{**kept, **again, **changes}).train()
+    moved = dict(val_dataloader=validation(data_root="/b", data_prefix=dict(img_path="/x/")))
+    with pytest.raises(ValueError, match="data_prefix"):
+        toy(**{**kept, **again, **moved}).train()
+    toy(**{**kept, **again, "val_dataloader": validation(data_root="/b")}).train()
+    assert read_record(tmp_path / "run" / "record.json").remarks == []
+
+
+def test_what_else_changes_on_resume_is_a_remark(toy, tmp_path):
+    toy(checkpoint=dict(max_keep_ckpts=9)).train()
+    changes = dict(
+        custom_hooks=[dict(type="EMAHook")],
+        optim_wrapper=dict(
+            type="MixedPrecisionOptimWrapper", optimizer=dict(type="AdamW", lr=0.05),
+            precision="bf16",
+        ),
+    )  # fmt: skip
+    checkpoint = dict(max_keep_ckpts=9, same_config=False)
+    toy(
+        resume=True, load_from=tmp_path / "run/iter_4.pth", checkpoint=checkpoint, **changes
+    ).train()
+    remarks = read_record(tmp_path / "run" / "record.json").remarks
+    assert 'resumed at step 4: custom_hooks.0.type was not set, is "EMAHook"' in remarks
+    assert "resumed at step 4 in bf16; the steps before are in fp32" in remarks
+
+
 CROP = dict(type="RandomCrop", crop_size=(64, 64), cat_max_ratio=0.75)
 
 
@@ -166,6 +210,13 @@ class TestFingerprint:
     )
     def test_where_files_are_and_how_a_size_is_written_do_not(self, changes):
         assert difference(fingerprint(config()), fingerprint(config(**changes))) == []
+
+    def test_what_saves_memory_does_not(self):
+        changed = config()
+        changed.model.backbone.update(with_cp=True, compile=True)
+        assert difference(fingerprint(config()), fingerprint(changed)) == []
+        older = {**fingerprint(config()), "model.backbone.with_cp": "true"}
+        assert difference(older, fingerprint(config())) == []
 
     def test_the_first_fingerprints_are_compared_in_what_they_say(self):
         first = {

@@ -19,6 +19,7 @@ _FREE = (
 _PLACES = identity.PLACES | {
     "data_prefix", "ann_file", "imdecode_backend", "decode_backend", "test_mode",
 }  # fmt: skip
+_MEMORY = {"with_cp", "compile"}  # of a backbone or neck, wherever it is
 _VERSION = "fingerprint"
 # Checkpoints without a version know these of their data alone.
 _FIRST_OF_DATA = ("type", "times", "reduce_zero_label")
@@ -54,7 +55,7 @@ def difference(saved: dict[str, str], current: dict[str, str]) -> list[str]:
         current: Fingerprint of the run that is to go on.
     """
     saved, first = _canonical(saved), is_first(saved)
-    keys = {*saved, *current} - {_VERSION}
+    keys = {key for key in {*saved, *current} - {_VERSION} if key.rsplit(".", 1)[-1] not in _MEMORY}
     if first:
         keys = {key for key in keys if not _is_data(key) or key.rsplit(".", 1)[1] in _FIRST_OF_DATA}
         keys -= current.keys() & {"train_cfg.micro_batch"}
@@ -102,6 +103,8 @@ def _is_data(key: str) -> bool:
 def _is_free(key: str) -> bool:
     if _is_data(key):
         return not set(key.split(".")).isdisjoint(_PLACES)
+    if key.rsplit(".", 1)[-1] in _MEMORY:
+        return True
     return any(key == free or key.startswith(f"{free}.") for free in _FREE)
 
 

@@ -25,7 +25,8 @@ PLACES = frozenset({
 _NO_EFFECT = PLACES | {
     "num_workers", "persistent_workers", "pin_memory", "prefetch_factor", "timeout", "with_cp",
     "compile", "micro_batch", "nonfinite_loss", "val_interval", "val_begin", "dynamic_intervals",
-    "output_dir", "out_dir", "collect_device", "collect_dir", "_scope_",
+    "window_batch", "seg_logits", "output_dir", "out_dir", "collect_device", "collect_dir",
+    "_scope_",
 }  # fmt: skip
 #: What the runner trains and evaluates with. All else (visualizer, log_processor, env_cfg,
 #: launcher, work_dir, test_dataloader, ...) and free variables change no recorded score; the seed

@@ -19,6 +19,7 @@ from .. import run_facts as facts
 from ..evaluations import Evaluation, evaluate, prepare, remark_shared_images
 from ..optim_wrapper import precision_of
 from ..remarks import remarks
+from ..resumed_settings import SETTINGS, compare_settings, settings
 from ..train_loop import validation_is_due
 
 
@@ -61,6 +62,7 @@ class RecordHook(Hook):
         self._weights: dict | None = None
         self.further: list[Evaluation] = []
         self.scores: Scores = {}
+        self._before: dict = {}  # what the resumed run said of itself
 
     def before_run(self, runner) -> None:
         """Refuse to overwrite the record of a finished run.
@@ -92,6 +94,7 @@ class RecordHook(Hook):
             self._weights = facts.weights_of(_model(runner), load_from(runner))
         self.further = prepare(runner, self._eval_name(runner))
         if resume_mode(runner):
+            compare_settings(runner, self._before)
             self._take_up_history(runner)
             self._drop_half_a_validation(runner)
             self._take_up_patience(runner)
@@ -185,6 +188,7 @@ class RecordHook(Hook):
         checkpoint["history"] = self.history
         checkpoint["evaluations"] = self.scores
         checkpoint["first_weights"] = self._weights
+        checkpoint[SETTINGS] = settings(runner)
 
     def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
         """Go on counting where the resumed run stopped."""
@@ -193,6 +197,7 @@ class RecordHook(Hook):
             self.history = checkpoint.get("history", [])
             self.scores = checkpoint.get("evaluations", {})
             self._weights = checkpoint.get("first_weights")
+            self._before = checkpoint.get(SETTINGS) or {}
 
     @master_only
     def _finish(self, runner) -> None:
