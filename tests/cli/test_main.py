@@ -322,3 +322,11 @@ def test_every_argument_reaches_the_engine(command):
     defaults = {name: p.default for name, p in taken.items() if p.default is not p.empty}
     for name in defaults.keys() - {"cfg_options"}:
         assert parser.get_default(name) == defaults[name], name
+
+
+@pytest.mark.parametrize("words", [["predict", "x.pth", "a.png", "--out", "o"], ["check-data"]])
+def test_fewer_than_no_workers_are_refused(words, capsys):
+    config = ROOT / "configs" / "vfm" / "mae_b16_linear_ade20k.py"
+    with pytest.raises(SystemExit):
+        main([words[0], str(config), *words[1:], "--workers", "-1"])
+    assert "argument --workers: expected a number from 0, got '-1'" in capsys.readouterr().err

@@ -276,3 +276,11 @@ def test_a_checkpoint_of_other_classes_or_another_model_is_refused(entered, caps
     predict("photos", "--out", "out", checkpoint="run/nowhere.pth", status=1)
     assert "run/nowhere.pth" in capsys.readouterr().err
     assert not Path("out").exists()
+
+
+@pytest.mark.parametrize("device", ["banana", "meta", "cuda:99"])
+def test_a_device_that_is_not_there_is_one_line(entered, capsys, device):
+    save_model()
+    photos("photos", ["1.png"])
+    predict("photos", "--out", "out", "--device", device, status=2)
+    assert f"error: --device {device} cannot be used: " in capsys.readouterr().err

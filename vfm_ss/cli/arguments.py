@@ -32,6 +32,13 @@ def add_launch(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--local_rank", "--local-rank", type=int, default=0, help=argparse.SUPPRESS)
 
 
+def count(text: str, least: int = 0) -> int:
+    """Read a whole number, as the ``type`` of an argument."""
+    if not text.isdecimal() or int(text) < least:
+        raise argparse.ArgumentTypeError(f"expected a number from {least}, got {text!r}")
+    return int(text)
+
+
 def _existing_config(text: str) -> str:
     if not Path(text).is_file():
         raise argparse.ArgumentTypeError(

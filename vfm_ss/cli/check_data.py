@@ -2,7 +2,7 @@
 
 import argparse
 
-from vfm_ss.cli.arguments import add_config
+from vfm_ss.cli.arguments import add_config, count
 from vfm_ss.cli.call import EXIT_STATUSES, command
 
 
@@ -20,7 +20,7 @@ def parser(prog: str) -> argparse.ArgumentParser:
     p.add_argument(
         "--quick", action="store_true", help="list files and read a few, instead of all of them"
     )
-    p.add_argument("--workers", type=int, default=0, help="number of processes that read")
+    p.add_argument("--workers", type=count, default=0, help="number of processes that read")
     return p
 
 

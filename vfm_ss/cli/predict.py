@@ -2,7 +2,7 @@
 
 import argparse
 
-from vfm_ss.cli.arguments import add_config
+from vfm_ss.cli.arguments import add_config, count
 from vfm_ss.cli.call import EXIT_STATUSES, command
 
 
@@ -48,15 +48,13 @@ def parser(prog: str) -> argparse.ArgumentParser:
     p.add_argument(
         "--batch-size", type=_positive, metavar="N", help="images per batch; default as in test"
     )
-    p.add_argument("--workers", type=int, metavar="N", help="processes that read images")
+    p.add_argument("--workers", type=count, metavar="N", help="processes that read images")
     p.add_argument("--device", help="cpu, cuda, cuda:1, ...; by default the best one")
     return p
 
 
 def _positive(text: str) -> int:
-    if not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"expected a number from 1, got {text!r}")
-    return int(text)
+    return count(text, 1)
 
 
 main = command("vfm-ss predict", parser, run)

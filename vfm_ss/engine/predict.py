@@ -76,7 +76,7 @@ def predict(
         The number of images that could not be read; each is named on the standard error.
 
     Raises:
-        UsageError: If there is no image, or a file would be replaced.
+        UsageError: If there is no image or no such device, or a file would be replaced.
         ValueError: If the checkpoint does not fit the config, or was trained on other classes.
     """
     kinds = {"": ".png"}
@@ -94,7 +94,8 @@ def predict(
     loader = cfg.test_dataloader
     data = _dataset(loader.dataset)
     names = class_names(data)
-    model, _ = load_trained(cfg, checkpoint, device or get_device(), names)
+    device = get_device() if device is None else _existing_device(device)
+    model, _ = load_trained(cfg, checkpoint, device, names)
     if probabilities:
         if not isinstance(model, SlidingWindowEncoderDecoder):
             raise UsageError(
@@ -204,6 +205,15 @@ class _Images(Dataset):
         except Exception as error:  # whatever a transform or a decoder raises on a bad file
             text = " ".join(str(error).split()) or type(error).__name__
             return path, text if str(path) in text else f"{path}: {text}"
+
+
+def _existing_device(name: str) -> str:
+    try:
+        torch.zeros(1, device=name).item()
+    except (RuntimeError, AssertionError, NotImplementedError) as error:  # as of its backend
+        reason = str(error).splitlines()[0]
+        raise UsageError(f"--device {name} cannot be used: {reason}") from error
+    return name
 
 
 def _dataset(cfg: Config):
