@@ -201,6 +201,10 @@ def edit(state, **changes):
             {"norm__weight": torch.ones(768).to_sparse()},
             r"1 of another shape: norm.weight torch.sparse_coo instead of \(768,\)",
         ),
+        (
+            {"norm__weight": torch.ones(768, dtype=torch.int8)},
+            "1 of numbers that are no weights: norm.weight torch.int8",
+        ),
     ],
 )
 def test_every_key_that_does_not_match_is_listed(changes, message, small_vit, tmp_path):

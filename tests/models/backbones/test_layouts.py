@@ -329,3 +329,32 @@ def test_the_arguments_of_a_training_script_are_no_obstacle(tmp_path):
              pretrained=tmp_path / "tuned.pth")
     )  # fmt: skip
     assert torch.equal(backbone.vit.pos_embed, weights["pos_embed"])
+
+
+def below(prefix, state):
+    return {prefix + name: value for name, value in state.items()}
+
+
+@pytest.mark.parametrize(
+    "pack",
+    [
+        lambda good, bad: {"state_dict": bad, "state_dict_ema": good, "epoch": 3},
+        lambda good, bad: {"model": bad, "model_ema": good},
+        lambda good, bad: {
+            "teacher": below("backbone.", good) | {"head.bias": bad["norm.bias"]},
+            "student": below("module.backbone.", bad),
+            "epoch": 3,
+        },
+        lambda good, bad: {"state_dict": below("model._orig_mod.", good)},
+    ],
+)
+def test_the_average_and_the_teacher_are_taken_from_what_a_script_saves(pack, tmp_path):
+    weights, path = plain(), tmp_path / "w.pth"
+    torch.save(pack(weights, {k: torch.zeros_like(v) for k, v in weights.items()}), path)
+    backbone = MODELS.build(
+        dict(
+            type="TimmViT", model_name="vit_tiny_patch16_224", depth=1, img_size=32, pretrained=path
+        )
+    )
+    for name, value in backbone.vit.state_dict().items():
+        assert torch.equal(value, weights[name]), name

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import timm.models
 import torch
+from mmengine.logging import print_log
 from torch import nn
 
 from vfm_ss import checkpoint_reader
@@ -22,6 +23,9 @@ from vfm_ss.protocol.weight_files import REMEDY, file_in, pieces_of
 # the token predictors of EVA-02 and BEiT-3, the pool of SigLIP, the neck of SAM).
 _DROPPED = ("head.", "head_dist.", "mask_token", "decoder_", "attn_pool.", "lm_head.")
 _DROPPED += ("mlm_head.", "mim_head.", "neck.")
+# What training scripts call the weights that they save beside other things, timm's order.
+_WRAPPING = ("state_dict_ema", "model_ema", "state_dict", "model")
+_FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
 def read_hub(vit: nn.Module) -> tuple[dict[str, torch.Tensor], str, list[Path]]:
@@ -71,7 +75,8 @@ def read_file(path: str | Path) -> dict[str, torch.Tensor]:
             ``huggingface_hub`` downloads it. ``~`` is expanded.
 
     Returns:
-        The state dict as published; wrapping dicts (``model``, ``state_dict``) are removed.
+        The state dict as published; wrapping dicts (``model``, ``state_dict``) are removed. Of a
+        model and its average in training the average is taken, as timm does.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -89,14 +94,25 @@ def read_file(path: str | Path) -> dict[str, torch.Tensor]:
         return _read_pieces(path)
     code = "pickled objects other than tensors ({})"
     state_dict = checkpoint_reader.read(path, remedy=REMEDY, code=code)
-    for key in ("state_dict", "model"):
-        if isinstance(state_dict, dict) and isinstance(state_dict.get(key), dict):
-            state_dict = state_dict[key]
-            break
+    if isinstance(state_dict, dict):
+        state_dict = _unpacked(state_dict, path)
     if not isinstance(state_dict, dict) or not all(isinstance(key, str) for key in state_dict):
         reason = f"it holds no state dict: {type(state_dict).__name__}"
         raise ValueError(damaged(path, reason, REMEDY))
     return timm.models.clean_state_dict(state_dict)
+
+
+def _unpacked(loaded: dict, path: Path) -> dict:
+    """Take the weights out of what a training script saves beside them."""
+    found = [key for key in _WRAPPING if isinstance(loaded.get(key), dict)]
+    if found:
+        if found[0].endswith("_ema") and len(found) > 1:
+            print_log(f"{path}: took {found[0]}, left out {', '.join(found[1:])}", "current")
+        return loaded[found[0]]
+    networks = [key for key in ("teacher", "student") if isinstance(loaded.get(key), dict)]
+    if networks:  # each a dict of its own, by DINO and its successors
+        return {f"{key}.{name}": value for key in networks for name, value in loaded[key].items()}
+    return loaded
 
 
 def _read_pieces(index: Path) -> dict[str, torch.Tensor]:
@@ -146,7 +162,8 @@ def load_strict(
         name: How the message calls the model.
 
     Raises:
-        ValueError: Names the source, and how many keys are missing, left over or of another shape.
+        ValueError: Names the source, and how many keys are missing, left over, of another shape, or
+            quantised: their scales would be lost.
     """
     state_dict = {k: v for k, v in state_dict.items() if not str(k).startswith(_DROPPED)}
     expected = {k: v for k, v in vit.state_dict().items() if not k.startswith(_DROPPED)}
@@ -157,6 +174,11 @@ def load_strict(
             f"{k} {_shape(state_dict[k])} instead of {_shape(v)}"
             for k, v in expected.items()
             if k in state_dict and _shape(state_dict[k]) != _shape(v)
+        ],
+        "of numbers that are no weights": [
+            f"{k} {state_dict[k].dtype}"
+            for k, v in expected.items()
+            if v.is_floating_point() and getattr(state_dict.get(k), "dtype", v.dtype) not in _FLOATS
         ],
     }
     if any(problems.values()):

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 # Modules that hold the backbone in checkpoints of training code and of transformers.
-_WRAPPERS = ("module", "model", "state_dict", "teacher", "student", "backbone", "vit")
+_WRAPPERS = ("module", "_orig_mod", "model", "state_dict", "teacher", "student", "backbone", "vit")
 _WRAPPERS += (
     "vision_model",
     "vision_encoder",
