@@ -129,6 +129,23 @@ def test_ctrl_c_while_the_arguments_are_read(monkeypatch):
     assert main(["info"]) == 130
 
 
+def test_ctrl_c_that_python_loses_comes_again():
+    code = """
+import argparse, time
+from vfm_ss.cli.call import call
+class Callback:  # as that of a fork that Ctrl-C falls into
+    def __del__(self):
+        raise KeyboardInterrupt
+def run(args):
+    Callback()
+    time.sleep(10)
+raise SystemExit(call(run, argparse.ArgumentParser("x"), []))
+"""
+    env = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (130, "x: interrupted\n")
+
+
 def test_sigterm_leaves_neither_files_nor_processes(tmp_path):
     code = """
 import argparse, multiprocessing, os, signal, tempfile

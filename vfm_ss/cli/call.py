@@ -10,12 +10,14 @@ A foreseen error is one whose line says all, so the traceback is left to ``--ver
 Everything else is a fault of ours or of a library, and its traceback is shown.
 """
 
+import _thread
 import argparse
 import contextlib
 import os
 import re
 import signal
 import sys
+import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -75,7 +77,10 @@ def call(
         verbose = vars(args).pop("verbose", False)
         # A launcher's processes may wait for each other, where nothing can be raised.
         alone = getattr(args, "launcher", "none") == "none"
-        with _tidying_at_sigterm() if alone else contextlib.nullcontext():
+        with (
+            _repeating_lost_interrupts(),
+            _tidying_at_sigterm() if alone else contextlib.nullcontext(),
+        ):
             status = run(args) or 0
             sys.stdout.flush()
         return status
@@ -101,6 +106,28 @@ def exit_at_interrupt() -> None:
     """Let Ctrl-C end Python's own end at once, which would print a traceback."""
     with contextlib.suppress(ValueError):  # in another thread
         signal.signal(signal.SIGINT, lambda *_: os._exit(130))
+
+
+@contextlib.contextmanager
+def _repeating_lost_interrupts() -> Iterator[None]:
+    """Send Ctrl-C again where Python prints a traceback and goes on: in callbacks, as of a fork."""
+    owner, others = os.getpid(), sys.unraisablehook
+
+    def again():
+        time.sleep(0.05)
+        os.kill(owner, signal.SIGINT)
+
+    def hook(lost):
+        if not issubclass(lost.exc_type, KeyboardInterrupt):
+            others(lost)
+        elif os.getpid() == owner:
+            _thread.start_new_thread(again, ())
+
+    sys.unraisablehook = hook
+    try:
+        yield
+    finally:
+        sys.unraisablehook = others
 
 
 class _Terminated(BaseException):
