@@ -14,6 +14,8 @@ REMEDY = "download it again, or pass a .safetensors or .pth file that holds a st
 _HUB_FILES = ("model.safetensors.index.json", "model.safetensors")
 _HUB_FILES += ("pytorch_model.bin.index.json", "pytorch_model.bin")
 
+_OF_IMAGES = ("vision_config", "backbone_config")
+
 
 def files_of(path: str | Path) -> list[Path]:
     """Return the files that are read for a path, see `checkpoint.read_file`."""
@@ -21,6 +23,25 @@ def files_of(path: str | Path) -> list[Path]:
     path = file_in(path) if path.is_dir() else path
     pieces = pieces_of(path).values() if path.name.endswith(".index.json") else ()
     return [path, *(path.with_name(name) for name in dict.fromkeys(pieces))]
+
+
+def config_beside(path: str | Path) -> dict:
+    """Return the ``config.json`` of transformers' in a folder of the Hugging Face Hub.
+
+    Args:
+        path: See `checkpoint.read_file`.
+
+    Returns:
+        The part of it that is about the image model; empty if there is none.
+    """
+    path = Path(path).expanduser()
+    folder = path.parent if path.name in _HUB_FILES else path
+    if not (folder / "config.json").is_file():
+        return {}
+    config = read_json(folder / "config.json")
+    if not isinstance(config, dict) or "model_type" not in config:
+        return {}
+    return next((c for c in map(config.get, _OF_IMAGES) if isinstance(c, dict)), config)
 
 
 def file_in(folder: Path) -> Path:

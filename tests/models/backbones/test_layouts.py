@@ -1,6 +1,7 @@
 """Checkpoints of transformers and of training code, against transformers' own networks."""
 
 import argparse
+import json
 
 import pytest
 import timm
@@ -273,6 +274,29 @@ def test_a_folder_of_the_hub_and_weights_in_pieces_are_read(tmp_path):
     for pretrained in (tmp_path / "whole", pieces, pieces / "model.safetensors.index.json"):
         found = dinov2_of(pretrained)
         assert all(torch.equal(found[name], value) for name, value in whole.items())
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        (
+            {"num_attention_heads": 4},
+            "says num_attention_heads=4, the model has 2; pass num_heads=4",
+        ),
+        ({"hidden_act": "quick_gelu"}, "the model has GELU; choose the model with 'quickgelu'"),
+        ({"vision_config": {"hidden_act": "quick_gelu"}}, "the model has GELU"),
+    ],
+)
+def test_what_no_weight_shows_is_held_against_the_folders_config(changed, message, tmp_path):
+    folder = dinov2_folder(tmp_path / "hub")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | changed))
+    for pretrained in (folder, folder / "model.safetensors"):
+        with pytest.raises(ValueError, match=message) as error:
+            dinov2_of(pretrained)
+        assert str(pretrained) in str(error.value)
+    (folder / "model.safetensors").rename(tmp_path / "mine.safetensors")
+    dinov2_of(tmp_path / "mine.safetensors")
 
 
 def test_pieces_that_do_not_match_their_index_are_refused(tmp_path):

@@ -4,6 +4,7 @@ Nothing here drops a weight of the backbone: what is left out is named by its to
 """
 
 import re
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
@@ -199,3 +200,29 @@ def refuse_dropped_biases(given: dict[str, Tensor], converted: dict[str, Tensor]
             raise ValueError(
                 f"{name} is not zero; use the model with biases, named ..._qkvb in timm"
             )
+
+
+def check_config(config: Mapping, vit: torch.nn.Module) -> None:
+    """Refuse a model that computes other features from weights of the same shapes.
+
+    Args:
+        config: What transformers says of the weights, see `weight_files.config_beside`.
+        vit: The timm model that they are for.
+
+    Raises:
+        ValueError: If heads or activation differ.
+    """
+    block = vit.blocks[0]
+    heads, given = getattr(block.attn, "num_heads", None), config.get("num_attention_heads")
+    if isinstance(given, int) and heads not in (None, given):
+        raise ValueError(
+            f"its config.json says num_attention_heads={given}, the model has {heads}; pass "
+            f"num_heads={given} or choose another model"
+        )
+    act, given = type(getattr(block.mlp, "act", None)).__name__, config.get("hidden_act")
+    plain = ("gelu", "gelu_new", "gelu_pytorch_tanh")
+    if (act, given) == ("GELU", "quick_gelu") or (act == "QuickGELU" and given in plain):
+        raise ValueError(
+            f"its config.json says hidden_act={given!r}, the model has {act}; choose the model "
+            f"with{'' if act == 'GELU' else 'out'} 'quickgelu' in timm's name"
+        )

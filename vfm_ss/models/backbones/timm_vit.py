@@ -11,10 +11,10 @@ from timm.models import group_parameters
 from torch import Tensor, nn
 
 from vfm_ss.compat.timm import apply_filter, create_model, stop_rope_augmentation
-from vfm_ss.protocol.weight_files import files_of
+from vfm_ss.protocol.weight_files import config_beside, files_of
 
 from . import checkpoint
-from .layouts import from_transformers, refuse_dropped_biases, unwrap
+from .layouts import check_config, from_transformers, refuse_dropped_biases, unwrap
 from .lora import is_of_adapter
 from .plain_vit import PlainViT
 from .timm_open_blocks import check_timm, positions_of, run_timm_block, tokens_before
@@ -79,11 +79,10 @@ class TimmViT(PlainViT):
     def _read(self, pretrained: bool | str | Path) -> tuple[dict[str, Tensor], str, list[Path]]:
         if pretrained is True:
             return checkpoint.read_hub(self.vit)
-        return (
-            checkpoint.read_file(pretrained),
-            str(pretrained),
-            files_of(pretrained),
-        )
+        state_dict = checkpoint.read_file(pretrained)
+        with checkpoint.converting(self.vit, {}, str(pretrained), self._name):
+            check_config(config_beside(pretrained), self.vit)
+        return state_dict, str(pretrained), files_of(pretrained)
 
     def _convert(self, state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
         state_dict, what = unwrap(state_dict)
