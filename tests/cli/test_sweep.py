@@ -82,7 +82,7 @@ def test_a_product_of_factors_is_planned_and_told(capsys):
     assert commands[0][2] == str(ROOT / "configs" / "vfm" / "mae_b16_linear_ade20k.py")
     assert commands[-1][2] == f"work_dirs/{names[-1]}/{names[-1]}.py"
     assert "product: 2 VFMs x decoders linear, probe x fractions 1, 1/16: 8 cells" in err
-    assert "4 configs that are not there yet will be written" in err
+    assert "4 configs not there yet will be written" in err
     assert not Path("work_dirs").exists()
     assert main(["status", ".", *args]) == 3
     out = capsys.readouterr().out

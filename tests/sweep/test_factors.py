@@ -76,8 +76,13 @@ class TestProduct:
     def test_what_a_family_lacks_is_named_what_was_stated_is_refused(self):
         product = of_factors(["next"], dict(sizes=["l"]))
         assert "eupe is not of size l" in product.left_out
-        with pytest.raises(ValueError, match="arch of EUPE must be"):
+        with pytest.raises(ValueError, match=r"arch of EUPE must be .*: choose --sizes s,b"):
             of_factors(["eupe"], dict(sizes=["l"]))
+
+    def test_what_a_family_lacks_at_the_usual_size_is_named_too(self):
+        product = of_factors(["next"], dict(decoders=["linear"]))
+        assert product.left_out == ("aimv2 is not of size b",)
+        assert not any(name.startswith("aimv2") for name in names(product))
 
     @pytest.mark.parametrize(
         ("given", "message"),

@@ -65,7 +65,7 @@ def test_the_product_and_its_cost_in_words(records):
     # 2 fractions x 2 seeds x (24,000 s + 40,000 s)
     assert "projected: 2d 23:06:40 of training for 8 of 16 runs, one after another, on H100" in text
     assert "unknown: the cost of 8 of 16 runs" in text
-    assert "4 configs that are not there yet will be written when the sweep starts" in text
+    assert "4 configs not there yet will be written when the sweep starts" in text
 
 
 def test_without_records_nothing_is_projected(tmp_path):

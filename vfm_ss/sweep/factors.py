@@ -162,7 +162,7 @@ def _product(
     left_out = [
         f"{model.key} is not of size {', '.join(missing)}"
         for model in models
-        if (missing := [size for size in sizes or () if size not in own[model]])
+        if (missing := [size for size in _asked(model, sizes) if size not in own[model]])
     ]
     if not found:
         raise ValueError(f"nothing to train: {'; '.join(left_out) or 'no VFM under a setting'}")
@@ -176,14 +176,25 @@ def _sizes(model: Model, asked: Sequence[str] | None, stated: bool) -> list[str]
     Raises:
         ValueError: If one that was stated by itself is not published at a size asked for.
     """
+    asked = _asked(model, asked)
     if model.size:
-        return [model.size] if asked is None or model.size in asked else []
-    asked = DEFAULTS["sizes"] if asked is None else asked
+        return [model.size] if model.size in asked else []
     vfm = VFMS[model.key]
     if stated:
         for size in asked:
-            vfm.timm_name(SIZES[size])
+            try:
+                vfm.timm_name(SIZES[size])
+            except ValueError as error:
+                published = [letter for letter, arch in SIZES.items() if arch in vfm.archs]
+                raise ValueError(f"{error}: choose --sizes {','.join(published)}") from error
     return [size for size in asked if SIZES[size] in vfm.archs]
+
+
+def _asked(model: Model, sizes: Sequence[str] | None) -> Sequence[str]:
+    """Return the sizes asked for; where none was, a model's only one, or the usual one."""
+    if sizes is None:
+        return [model.size] if model.size else DEFAULTS["sizes"]
+    return sizes
 
 
 def _models(vfms: Sequence[str], own: Mapping[str, Model] | None) -> list[Model]:

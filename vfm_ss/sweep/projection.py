@@ -97,6 +97,10 @@ def _device(record: Record) -> str:
     return f"{record.world_size} x {name}" if many else name
 
 
+def _number(count: int, noun: str) -> str:
+    return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
 def describe(
     product: Product,
     todo: Sequence[PlannedRun],
@@ -116,7 +120,7 @@ def describe(
     Returns:
         Lines of text.
     """
-    lines = [f"product: {product.text}: {len(product.cells)} cells"]
+    lines = [f"product: {product.text}: {_number(len(product.cells), 'cell')}"]
     lines += [f"left out: {line}" for line in product.left_out]
     runs: dict[str, list[PlannedRun]] = {}
     for run in todo:
@@ -148,6 +152,6 @@ def describe(
         )
     if fresh:
         lines.append(
-            f"{fresh} configs that are not there yet will be written when the sweep starts"
+            f"{_number(fresh, 'config')} not there yet will be written when the sweep starts"
         )
     return "\n".join(lines) + "\n"
