@@ -62,7 +62,10 @@ def test_a_minimal_file_gets_the_benchmark_s_loaders(tmp_path):
     data = facts("my.py", FOLDER.format(root=tmp_path))
     assert (data.name, data.train, data.eval) == ("fields", "fields", "fields")
     assert (data.crop_size, data.num_classes, data.steps) == ((512, 512), 3, 20_000)
-    assert data.notes == ("no crop_size: 512x512", "no steps: 20000")
+    assert data.notes == (
+        "states no crop_size, the default is 512x512",
+        "states no steps, the default is 20000",
+    )
     cell, cfg = config(data, decoders=["mask2former"], fractions=["1/16"])
     assert cell.name == "mae_b16_mask2former_fields_f16"
     assert cell.setting == "b16_mask2former_fields_f16"
@@ -92,7 +95,7 @@ def test_a_base_config_of_mmseg_keeps_its_pipelines_and_score():
     data = facts("mine.py", MMSEG)
     assert (data.name, data.crop_size, data.num_classes) == ("mine", (64, 96), 2)
     assert data.notes == (
-        "no steps: 20000",
+        "states no steps, the default is 20000",
         "left out: train_dataloader.batch_size=4, which is the benchmark's",
         "left out: train_dataloader.sampler={'type': 'InfiniteSampler', 'shuffle': True}, which is "
         "the benchmark's",
@@ -161,7 +164,10 @@ def test_another_process_is_asked(tmp_path):
     Path("my.py").write_text(FOLDER.format(root=tmp_path))
     found = look_up(["my.py"], [], []).data["my.py"]
     assert (found.name, found.crop_size) == ("fields", (512, 512))
-    assert found.notes == ("no crop_size: 512x512", "no steps: 20000")
+    assert found.notes == (
+        "states no crop_size, the default is 512x512",
+        "states no steps, the default is 20000",
+    )
     with pytest.raises(UsageError, match=r"data file none\.py: the file does not exist"):
         answer({"data": ["none.py"], "vfms": [], "timm": []})
 

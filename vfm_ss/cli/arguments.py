@@ -6,7 +6,7 @@ from pathlib import Path
 
 def add_config(parser: argparse.ArgumentParser) -> None:
     """Add the config and its overrides."""
-    parser.add_argument("config", type=_existing_config, help="config file")
+    parser.add_argument("config", type=_existing_config, metavar="CONFIG", help="config file")
     parser.add_argument(
         "--cfg-options",
         nargs="+",
@@ -21,7 +21,9 @@ def add_config(parser: argparse.ArgumentParser) -> None:
 def add_launch(parser: argparse.ArgumentParser) -> None:
     """Add what mmseg's train and test tools share beside the config."""
     parser.add_argument(
-        "--work-dir", help="folder of logs, checkpoints and record; default work_dirs/<config name>"
+        "--work-dir",
+        metavar="DIR",
+        help="folder of logs, checkpoints and record; default work_dirs/<config name>",
     )
     parser.add_argument(
         "--launcher",

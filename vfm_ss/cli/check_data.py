@@ -20,7 +20,9 @@ def parser(prog: str) -> argparse.ArgumentParser:
     p.add_argument(
         "--quick", action="store_true", help="list files and read a few, instead of all of them"
     )
-    p.add_argument("--workers", type=count, default=0, help="number of processes that read")
+    p.add_argument(
+        "--workers", type=count, default=0, metavar="N", help="processes that read (default: one)"
+    )
     return p
 
 

@@ -31,9 +31,9 @@ def read_data(file: str) -> dict:
     notes = []
     crop, steps = cfg.get("crop_size"), cfg.get("steps")
     if crop is None:
-        notes.append(f"no crop_size: {CROP[0]}x{CROP[1]}")
+        notes.append(f"states no crop_size, the default is {CROP[0]}x{CROP[1]}")
     if steps is None:
-        notes.append(f"no steps: {STEPS}")
+        notes.append(f"states no steps, the default is {STEPS}")
     crop = _size(CROP if crop is None else crop)
     steps = STEPS if steps is None else steps
     if type(steps) is not int or steps < 1:

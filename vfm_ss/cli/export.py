@@ -23,7 +23,11 @@ def parser(prog: str) -> argparse.ArgumentParser:
         f"is built for. Sliding windows around it: docs/export.md. {EXIT_STATUSES}",
     )
     add_config(p)
-    p.add_argument("checkpoint", help="checkpoint, for example work_dirs/x/iter_40000.pth")
+    p.add_argument(
+        "checkpoint",
+        metavar="CHECKPOINT",
+        help="checkpoint, for example work_dirs/x/iter_40000.pth",
+    )
     p.add_argument(
         "--out",
         nargs="+",

@@ -17,7 +17,11 @@ def parser(prog: str) -> argparse.ArgumentParser:
     """Return the parser of the command line."""
     p = argparse.ArgumentParser(prog=prog, description=__doc__, epilog=EXIT_STATUSES)
     add_config(p)
-    p.add_argument("checkpoint", help="checkpoint, for example work_dirs/x/iter_40000.pth")
+    p.add_argument(
+        "checkpoint",
+        metavar="CHECKPOINT",
+        help="checkpoint, for example work_dirs/x/iter_40000.pth",
+    )
     p.add_argument(
         "inputs",
         nargs="+",
@@ -49,7 +53,9 @@ def parser(prog: str) -> argparse.ArgumentParser:
         "--batch-size", type=_positive, metavar="N", help="images per batch; default as in test"
     )
     p.add_argument("--workers", type=count, metavar="N", help="processes that read images")
-    p.add_argument("--device", help="cpu, cuda, cuda:1, ...; by default the best one")
+    p.add_argument(
+        "--device", metavar="NAME", help="cpu, cuda, cuda:1, ...; by default the best one"
+    )
     return p
 
 

@@ -18,7 +18,11 @@ def parser(prog: str) -> argparse.ArgumentParser:
     """Return the parser of the command line."""
     p = argparse.ArgumentParser(prog=prog, description=__doc__, epilog=EXIT_STATUSES)
     add_config(p)
-    p.add_argument("checkpoint", help="checkpoint, for example work_dirs/x/iter_40000.pth")
+    p.add_argument(
+        "checkpoint",
+        metavar="CHECKPOINT",
+        help="checkpoint, for example work_dirs/x/iter_40000.pth",
+    )
     p.add_argument("--out", required=True, metavar="FOLDER", help="folder to make")
     p.add_argument(
         "--record",

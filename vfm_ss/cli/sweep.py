@@ -240,7 +240,8 @@ def _add_run(commands) -> None:
     p.set_defaults(command=run)
     add_verbose(p)
     add_grid(p)
-    p.add_argument("--work-dir", default="work_dirs", metavar="DIR", help="default: %(default)s")
+    folder = "folder of all runs (default: %(default)s)"
+    p.add_argument("--work-dir", default="work_dirs", metavar="DIR", help=folder)
     p.add_argument("--dry-run", action="store_true", help="print the commands, one a line")
     jobs = "runs at a time (default: one for each GPU, one without GPU, all under Slurm)"
     p.add_argument("--jobs", type=_POSITIVE, metavar="N", help=jobs)
@@ -254,10 +255,12 @@ def _add_run(commands) -> None:
     hang = "a run that writes nothing for so long has failed (default: %(default)g)"
     faults.add_argument("--hang-minutes", type=_MINUTES, default=30.0, metavar="M", help=hang)
     train = _add_overrides(p)
-    train.add_argument("--micro-batch", type=_POSITIVE, metavar="N")
+    passed = "images per forward pass (default: auto, what fits)"
+    train.add_argument("--micro-batch", type=_POSITIVE, metavar="N", help=passed)
     slurm = p.add_argument_group("where")
-    slurm.add_argument("--executor", choices=("local", "slurm"), default="local")
-    slurm.add_argument("--partition", metavar="NAME")
+    executor = "processes of this machine, or Slurm jobs (default: %(default)s)"
+    slurm.add_argument("--executor", choices=("local", "slurm"), default="local", help=executor)
+    slurm.add_argument("--partition", metavar="NAME", help="partition of the jobs, as in sbatch")
     slurm.add_argument("--time", metavar="LIMIT", help="time limit of a job, as in sbatch")
     slurm.add_argument("--cpus", type=_POSITIVE, metavar="N", help="CPU cores of a run")
     slurm.add_argument("--mem", metavar="SIZE", help="memory of a run, as in sbatch: 32G")
@@ -279,7 +282,7 @@ def _add_status(commands) -> None:
     )
     p.set_defaults(command=status)
     add_verbose(p)
-    p.add_argument("work_dirs", nargs="+", metavar="WORK_DIR")
+    p.add_argument("work_dirs", nargs="+", metavar="WORK_DIR", help="folders of runs")
     add_grid(p)
     _add_overrides(p)
     p.add_argument(
@@ -290,13 +293,16 @@ def _add_status(commands) -> None:
         metavar="SECONDS",
         help="show it again and again, until nothing is left to do (default: every %(const)g s)",
     )
-    p.add_argument("--format", choices=("text", "json"), default="text")
+    form = "of what is printed (default: %(default)s)"
+    p.add_argument("--format", choices=("text", "json"), default="text", help=form)
 
 
 def _add_overrides(p: argparse.ArgumentParser):
     train = p.add_argument_group("handed on to tools/train.py; what a run trains follows from them")
-    train.add_argument("--cfg-options", nargs="+", metavar="KEY=VALUE")
-    train.add_argument("--amp", action="store_true")
+    parts = "override parts of every config, as in vfm-ss train"
+    train.add_argument("--cfg-options", nargs="+", metavar="KEY=VALUE", help=parts)
+    amp = "force mixed precision: fp16 on a GPU, bf16 on a CPU"
+    train.add_argument("--amp", action="store_true", help=amp)
     return train
 
 

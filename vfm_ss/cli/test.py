@@ -18,7 +18,11 @@ def parser(prog: str) -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(prog=prog, description=__doc__, epilog=EXIT_STATUSES)
     add_config(p)
     add_launch(p)
-    p.add_argument("checkpoint", help="checkpoint, for example work_dirs/x/iter_40000.pth")
+    p.add_argument(
+        "checkpoint",
+        metavar="CHECKPOINT",
+        help="checkpoint, for example work_dirs/x/iter_40000.pth",
+    )
     p.add_argument("--out", metavar="DIR", help="save predicted label maps in this folder")
     p.add_argument("--show", action="store_true", help="show predictions in a window")
     p.add_argument(
@@ -28,7 +32,11 @@ def parser(prog: str) -> argparse.ArgumentParser:
         "as DIR/vis_data/vis_image/*.png",
     )
     p.add_argument(
-        "--wait-time", type=float, default=2, help="seconds between two shown predictions"
+        "--wait-time",
+        type=float,
+        default=2,
+        metavar="SECONDS",
+        help="with --show: time of each prediction in the window (default: %(default)s)",
     )
     p.add_argument(
         "--eval-data",

@@ -30,7 +30,9 @@ def parser(prog: str) -> argparse.ArgumentParser:
         action="store_true",
         help="force mixed precision: fp16 on a GPU (there the default), bf16 on a CPU",
     )
-    p.add_argument("--seed", type=int, help="random seed; the benchmark runs 0, 1 and 2")
+    p.add_argument(
+        "--seed", type=int, metavar="N", help="random seed; the benchmark runs 0, 1 and 2"
+    )
     p.add_argument(
         "--micro-batch",
         type=_micro_batch,
