@@ -196,11 +196,9 @@ class TestConfigs:
         assert changed(decoder="mask2former-probe") == {
             "model.backbone.frozen": True,
             "model.decode_head.type": "SingleScaleMask2FormerHead",
-            "model.test_cfg.window_batch": 4,
         }
         assert changed(decoder="eomt") == {
             "model.decode_head.type": "EoMTHead",
-            "model.test_cfg.window_batch": 4,
         }
         recipe = {
             "model.backbone.frozen": True,
