@@ -1,5 +1,3 @@
-from pathlib import Path
-
 __version__ = "0.1.0"
 
 
@@ -9,6 +7,7 @@ def commit() -> str | None:
     ``-dirty`` is appended where tracked files differ from the commit.
     """
     import subprocess  # here: every command's start imports this module
+    from pathlib import Path
 
     root = Path(__file__).resolve().parent.parent
     if not (root / ".git").exists():

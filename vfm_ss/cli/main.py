@@ -1,16 +1,10 @@
 """The command ``vfm-ss``: a command of it is a module of this folder with ``main(argv, prog)``.
 
 A module is imported when it is called, so that help, ranking and a sweep's status start at once.
+Nothing else is imported before `main` minds Ctrl-C.
 """
 
-import argparse
-import importlib
 import sys
-from collections.abc import Sequence
-from textwrap import fill
-
-from vfm_ss.cli.call import EXIT_STATUSES, exit_at_interrupt
-from vfm_ss.version import __version__
 
 COMMANDS = {
     "train": "train and evaluate one VFM under one setting",
@@ -25,7 +19,7 @@ COMMANDS = {
 }
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: list[str] | None = None) -> int:
     """Run a command.
 
     Args:
@@ -35,6 +29,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         Exit status.
     """
     try:
+        import importlib
+
         args = _parser().parse_args(argv)
         module = importlib.import_module(f"vfm_ss.cli.{args.command.replace('-', '_')}")
         return module.main(args.arguments, prog=f"vfm-ss {args.command}")
@@ -42,10 +38,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
     finally:
         if argv is None:
+            from vfm_ss.cli.call import exit_at_interrupt
+
             exit_at_interrupt()
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser():
+    import argparse
+    from textwrap import fill
+
+    from vfm_ss.cli.call import EXIT_STATUSES
+    from vfm_ss.version import __version__
+
     width = max(map(len, COMMANDS))
     p = argparse.ArgumentParser(
         prog="vfm-ss",
