@@ -112,6 +112,20 @@ def test_accumulation_is_the_loop_s(toy):
 
 
 @pytest.mark.parametrize(
+    ("stated", "told"),
+    [
+        (dict(clip_grad=dict(max_norm=0)), r"clip_grad\.max_norm=0 makes every gradient 0"),
+        (dict(clip_grad=dict(type="value", clip_value=0.0)), r"clip_value=0 makes"),
+        (dict(paramwise_cfg=dict(layer_decay=0.5)), r"ignores .*layer_decay; set .*'Grouped"),
+    ],
+)
+def test_what_would_train_otherwise_than_stated_is_refused(stated, told, toy):
+    wrapper = dict(optimizer=dict(type="AdamW", lr=0.05), **stated)
+    with pytest.raises(ValueError, match=told):
+        toy(optim_wrapper=wrapper).train()
+
+
+@pytest.mark.parametrize(
     ("changes", "told"),
     [
         (dict(param_scheduler=dict(type="FullPolyLR", power=0.9, end=6)),

@@ -19,6 +19,7 @@ _PARAMWISE = (
     "custom_keys", "bias_lr_mult", "bias_decay_mult", "norm_decay_mult", "flat_decay_mult",
     "dwconv_decay_mult", "dcn_offset_lr_mult", "bypass_duplicate", "layer_decay",
 )  # fmt: skip
+_MMENGINES = ("DefaultOptimWrapperConstructor", DefaultOptimWrapperConstructor)
 
 
 @OPTIM_WRAPPER_CONSTRUCTORS.register_module()
@@ -107,6 +108,33 @@ class GroupedOptimWrapperConstructor(DefaultOptimWrapperConstructor):
             with OPTIMIZERS.switch_scope_and_registry(None) as registry:
                 optimizer = registry.get(optimizer)
         return optimizer is not None and "fused" in inspect.signature(optimizer).parameters
+
+
+def check_optim_settings(wrapper: dict | OptimWrapper) -> None:
+    """Refuse what would train nothing, or at other rates than it says, without a word.
+
+    Args:
+        wrapper: Config of the optimiser's wrapper; one that is built is not looked at.
+
+    Raises:
+        ValueError: If gradients are clipped to 0, or mmengine's constructor would ignore
+            ``layer_decay``.
+    """
+    if not isinstance(wrapper, dict):
+        return
+    clip = wrapper.get("clip_grad") or {}
+    for key in ("max_norm", "clip_value"):
+        if clip.get(key) == 0:
+            raise ValueError(
+                f"optim_wrapper.clip_grad.{key}=0 makes every gradient 0, so nothing would be "
+                "learnt; set clip_grad=None, which does not clip"
+            )
+    default = wrapper.get("constructor") in (None, *_MMENGINES)
+    if default and "layer_decay" in (wrapper.get("paramwise_cfg") or {}):
+        raise ValueError(
+            "mmengine's constructor ignores paramwise_cfg.layer_decay; set "
+            "optim_wrapper.constructor='GroupedOptimWrapperConstructor'"
+        )
 
 
 class _NotForPlainViTs:

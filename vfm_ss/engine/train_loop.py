@@ -19,6 +19,7 @@ from .batching import accumulation_steps
 from .failures import explain
 from .head_checks import check_heads, heads, whole_batch_head
 from .loss_guard import LossGuard
+from .optim_constructor import check_optim_settings
 from .randomness import seed_samples, seed_step
 from .remarks import remark
 from .schedulers import check_schedules
@@ -136,6 +137,7 @@ class OptimStepTrainLoop(OpenTrainLoop):
                 f"{self.effective_batch} images (train_cfg.effective_batch); remove it, and split "
                 "them by --micro-batch (train_cfg.micro_batch)"
             )
+        check_optim_settings(wrapper)
         if self.val_begin > self.max_iters:
             raise ValueError(
                 f"train_cfg.val_begin={self.val_begin} is after the last step {self.max_iters}: "
