@@ -343,6 +343,30 @@ def test_the_backbone_of_a_trained_model_is_read(tmp_path):
         assert torch.equal(again.state_dict()[name], value), name
 
 
+def test_a_trained_backbone_lacks_the_norm_of_pooled_tokens(tmp_path):
+    kwargs = dict(type="TimmViT", model_name="eva02_tiny_patch14_224", depth=1, img_size=(32, 128))
+    trained = randomise(MODELS.build(dict(pretrained=False, **kwargs)))
+    torch.save({"state_dict": below("backbone.", trained.state_dict())}, tmp_path / "iter_1.pth")
+    again = MODELS.build(dict(pretrained=tmp_path / "iter_1.pth", **kwargs)).state_dict()
+    assert again.keys() == trained.state_dict().keys()
+    assert all(torch.equal(again[name], value) for name, value in trained.state_dict().items())
+
+
+def test_positions_of_a_square_are_resized_to_a_grid_of_as_many(tmp_path):
+    weights = timm.create_model("vit_tiny_patch16_224", depth=1, img_size=64).state_dict()
+    weights["pos_embed"] = torch.randn(1, 1 + 4 * 4, 192)
+    torch.save(weights, tmp_path / "w.pth")
+    backbone = MODELS.build(
+        dict(type="TimmViT", model_name="vit_tiny_patch16_224", depth=1, img_size=(32, 128),
+             pretrained=tmp_path / "w.pth")
+    )  # fmt: skip
+    square = weights["pos_embed"][:, 1:].reshape(1, 4, 4, 192).permute(0, 3, 1, 2)
+    wide = torch.nn.functional.interpolate(square, (2, 8), mode="bicubic", antialias=True)
+    found = backbone.vit.pos_embed
+    assert torch.equal(found[:, 0], weights["pos_embed"][:, 0])
+    torch.testing.assert_close(found[:, 1:], wide.flatten(2).transpose(1, 2))
+
+
 def test_the_arguments_of_a_training_script_are_no_obstacle(tmp_path):
     """timm's, DeiT's and MAE's scripts save their parsed command line with the weights."""
     weights = plain()

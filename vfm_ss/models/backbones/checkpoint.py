@@ -20,9 +20,10 @@ from vfm_ss.protocol.weight_files import REMEDY, file_in, pieces_of
 
 # Parts of published checkpoints that a dense backbone drops on purpose, whatever their layout:
 # classifier and projection heads, and what only pretraining uses (mask tokens, the MAE decoder,
-# the token predictors of EVA-02 and BEiT-3, the pool of SigLIP, the neck of SAM).
+# the token predictors of EVA-02 and BEiT-3, the pool of SigLIP, the neck of SAM, the norm of pooled
+# tokens).
 _DROPPED = ("head.", "head_dist.", "mask_token", "decoder_", "attn_pool.", "lm_head.")
-_DROPPED += ("mlm_head.", "mim_head.", "neck.")
+_DROPPED += ("mlm_head.", "mim_head.", "neck.", "fc_norm.")
 # What training scripts call the weights that they save beside other things, timm's order.
 _WRAPPING = ("state_dict_ema", "model_ema", "state_dict", "model")
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)

@@ -1,12 +1,14 @@
 """Any plain ViT of timm as an mmseg backbone."""
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
+import torch
 from mmengine.logging import print_log
 from mmseg.registry import MODELS
-from timm.layers import to_2tuple
+from timm.layers import resample_abs_pos_embed, to_2tuple
 from timm.models import group_parameters
 from torch import Tensor, nn
 
@@ -94,7 +96,34 @@ class TimmViT(PlainViT):
             # timm renames Perception Encoder's published layout without resizing it.
             converted = apply_filter(self._filter, converted, self.vit)
         refuse_dropped_biases(state_dict, converted)
+        if not ("vit." in what and "patch_embed.proj.weight" in state_dict):  # not our own run's
+            self._resize_square_positions(state_dict, converted)
         return self._with_final_norm(converted)
+
+    def _resize_square_positions(
+        self, given: Mapping[str, Tensor], converted: dict[str, Tensor]
+    ) -> None:
+        """Resize positions of a square to a grid of as many tokens: timm goes by their number."""
+        positions, (height, width) = converted.get("pos_embed"), self.grid_size
+        if positions is None or positions.ndim != 3 or height == width:
+            return
+        apart = getattr(self.vit, "no_embed_class", False)
+        prefix = 0 if apart else getattr(self.vit, "num_prefix_tokens", 1)
+        squares = math.isqrt(height * width) ** 2 == positions.shape[1] - prefix == height * width
+        if squares and any(
+            isinstance(value, Tensor)
+            and value.numel() == positions.numel()
+            and torch.equal(value.flatten(), positions.flatten())
+            for value in given.values()
+        ):
+            options = getattr(self._filter, "keywords", {})
+            converted["pos_embed"] = resample_abs_pos_embed(
+                positions,
+                [height, width],
+                num_prefix_tokens=prefix,
+                interpolation=options.get("interpolation", "bicubic"),
+                antialias=options.get("antialias", True),
+            )
 
     def _with_final_norm(self, state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
         for prefix in self.final_norm_names:
