@@ -169,3 +169,19 @@ class TestWithoutLabels:
         assert main(["tiny.py", CHECKPOINT, *options, "test_evaluator.output_dir=maps"]) == 0
         assert "There are no scores: format_only=True." in "".join(capsys.readouterr())
         assert len(list(Path("maps").glob("*.png"))) == 3
+
+
+def test_the_saved_config_is_that_of_the_run_beside_it(trained):
+    saved = Path("run/tiny.py")
+    before = saved.read_bytes()
+    assert Config.fromfile(saved).train_cfg.max_iters == 2
+    launch.test("tiny.py", CHECKPOINT, {"test_dataloader.batch_size": 1}, work_dir="run")
+    other = {"train_cfg.max_iters": 3}
+    with pytest.raises(ValueError, match="is of another run"):
+        launch.train("tiny.py", other, work_dir="run", resume="auto")
+    with pytest.raises(ValueError, match="of an earlier run; go on with it by --resume"):
+        launch.train("tiny.py", other, work_dir="run")
+    assert saved.read_bytes() == before
+    taken = {**other, "default_hooks.checkpoint.same_config": False}
+    launch.train("tiny.py", taken, work_dir="run", resume="auto")
+    assert Config.fromfile(saved).train_cfg.max_iters == 3

@@ -26,6 +26,7 @@ from .prepared_config import (
     share_effective_batch,
     use_device_well,
 )
+from .runner import KeepingRunner
 from .speed import measure_speed, show_speed
 from .stated_numbers import check_numbers
 
@@ -244,7 +245,7 @@ def _run(cfg: Config, mode: str, ended: Callable[[Runner, dict], None] | None = 
         # As early as can be: before the data is read, and with the structure they give the model.
         when = IF_THERE if cfg.get("resume") or cfg.get("load_from") else NOW
     with reading(when):
-        runner = Runner.from_cfg(cfg)
+        runner = KeepingRunner.from_cfg(cfg)
     try:
         result = getattr(runner, mode)()
         if ended is not None:
