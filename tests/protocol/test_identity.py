@@ -169,3 +169,10 @@ def test_differences_are_told():
     assert differing(was, now) == ["b", "c", "d", "e"]
     told = describe(differing(was, now), texts(was), texts(now))
     assert told == "b was [1], is [1, 1]; c was null, is not set; d was 0, is 1; and 1 more"
+
+
+def test_what_earlier_versions_counted_and_has_no_effect_makes_no_difference():
+    now = {"model.type": "A", "train_cfg.max_iters": 4}
+    earlier = {**now, "model.test_cfg.window_batch": 4, "model.backbone.with_cp": True}
+    assert differing(earlier, now) == differing(now, earlier) == []
+    assert differing({**earlier, "model.type": "B"}, now) == ["model.type"]

@@ -100,6 +100,12 @@ def test_what_a_setting_fixes_is_not_mixed(run, changes, name, told):
     assert list(analyse(runs, notes=notes).settings) == ["default", f"default@{name}"]
 
 
+def test_what_earlier_versions_counted_and_has_no_effect_splits_nothing(run):
+    earlier = {"model__test_cfg__window_batch": 4, "model__backbone__with_cp": True}
+    runs = [run(), run(seed=1, **earlier), run("sam", **earlier)]
+    assert separate(runs) == (runs, [])
+
+
 def test_what_belongs_to_a_vfm_may_differ_between_vfms(run):
     weights = {"source": "w", "sha256": "a" * 64}
     own = {

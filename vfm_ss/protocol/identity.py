@@ -78,8 +78,14 @@ def config_hash(found: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
+def effective(found: Mapping[str, Any]) -> dict[str, Any]:
+    """Leave out of an identity that an earlier version has made what is known to have no effect."""
+    return {k: v for k, v in found.items() if _NO_EFFECT.isdisjoint(k.split("."))}
+
+
 def differing(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
     """Return the names of what two identities do not share; 1 and 1.0 are the same."""
+    a, b = effective(a), effective(b)
     return sorted(key for key in {*a, *b} if a.get(key, ...) != b.get(key, ...))
 
 

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from vfm_ss.protocol.identity import config_hash, describe, differing, texts
+from vfm_ss.protocol.identity import config_hash, describe, differing, effective, texts
 from vfm_ss.protocol.records import Record
 from vfm_ss.protocol.runs import Run
 
@@ -179,7 +179,8 @@ def _shared_by(record: Record, made: dict[tuple, dict[str, object]]) -> dict[str
     # A record's checksum is that of its configuration.
     key = (record.config is not None and record.config_hash, *map(repr, found.values()))
     if key not in made:
-        config = {k: v for k, v in (record.config or {}).items() if not _OWN.fullmatch(k)}
+        config = effective(record.config or {})
+        config = {k: v for k, v in config.items() if not _OWN.fullmatch(k)}
         made[key] = config | _known(found)
     return made[key]
 
@@ -205,7 +206,7 @@ def _own(runs: Sequence[Run]) -> list[dict[str, object]]:
     clash = len(unsaid) > len({seed for seed, _ in unsaid}) or runs[0].vfm in _OF_A_LIBRARY
     configs = {r.config_hash: r.config for r in records if r.config is not None}
     own = {
-        checksum: {k: v for k, v in config.items() if _OWN.fullmatch(k)}
+        checksum: {k: v for k, v in effective(config).items() if _OWN.fullmatch(k)}
         for checksum, config in configs.items()
     }
     return [
