@@ -8,12 +8,14 @@ blocks re-initialised, and with everything re-initialised. One architecture, one
 
 import argparse
 import re
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
 
+from vfm_ss.cli.call import call
 from vfm_ss.models.backbones.checkpoint import read_file
 
 #: Standard deviation of re-initialised weights, cut off at twice that: the usual one of ViTs.
@@ -51,14 +53,18 @@ def reinitialised(
     return found
 
 
-def main() -> None:
-    """Write the files."""
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of the arguments."""
     p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     p.add_argument(
         "pretrained", help="dinov2_vits14_pretrain.pth, as DINOv2's repository offers it"
     )
     p.add_argument("folder", type=Path, help="where the four files are written")
-    args = p.parse_args()
+    return p
+
+
+def write(args: argparse.Namespace) -> None:
+    """Write the files."""
     state = read_file(args.pretrained)
     args.folder.mkdir(parents=True, exist_ok=True)
     damages = {"dinov2-s": (), "last4": range(8, 12), "last8": range(4, 12), "random": None}
@@ -69,4 +75,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(call(write, parser()))

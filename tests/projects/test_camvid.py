@@ -1,5 +1,6 @@
 """The outside project: its config inherits ours by package name, its labels map to 11 classes."""
 
+import runpy
 import sys
 from pathlib import Path
 
@@ -72,3 +73,14 @@ def test_the_readme_shows_the_scores_of_the_records(capsys):
     scores = printed.split("## Mean IoU\n\n")[1].split("\n\n")[0]
     assert scores.count("\n") == 5, "four VFMs"
     assert scores in (PROJECT / "README.md").read_text()
+
+
+def test_weights_that_are_not_there_are_one_line(monkeypatch, capsys):
+    script = PROJECT / "weights.py"
+    monkeypatch.setattr(sys, "argv", [str(script), "nowhere.pth", "weights"])
+    with pytest.raises(SystemExit) as end:
+        runpy.run_path(str(script), run_name="__main__")
+    assert end.value.code == 1
+    err = capsys.readouterr().err
+    assert err.startswith("weights.py: error: pretrained weights nowhere.pth do not exist")
+    assert err.count("\n") == 1

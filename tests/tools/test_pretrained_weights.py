@@ -114,5 +114,5 @@ def test_of_the_hub(project, weights, monkeypatch):
     scores = [score(project / name) for name in ("test", "stock_test")]
     assert scores == [read_record(project / "run/record.json").miou] * 2
     assert len(asked) == 2
-    with pytest.raises(FileNotFoundError, match="cannot get the pretrained weights"):
+    with pytest.raises(FileNotFoundError, match=r"--cfg-options model.backbone.pretrained=/path/"):
         launch.train("tiny.py", options, work_dir="new")

@@ -1,6 +1,6 @@
 """Export each VFM with random weights to ONNX, and say how far the graph is from the model.
 
-Weights are drawn anew around their initial values, so that layer scales and norms count. The
+Weights are drawn at random around their initial values, so that layer scales and norms count. The
 differences are those that `vfm-ss export` compares: on real images, against torch in fp32.
 
     python tools/benchmarks/export.py --images photo.jpg

@@ -39,7 +39,7 @@ class OptimStepTrainLoop(OpenTrainLoop):
     an accumulation.
 
     A step depends on the weights, the optimiser, the seed and its number alone: random numbers are
-    seeded anew for each, and a resumed run asks its sampler for the position that it has reached.
+    seeded again for each, and a resumed run asks its sampler for the position that it has reached.
 
     A decode head with a method ``begin_step(data_samples, num_micro_batches, step, seed)`` is shown
     the labels of the whole share first, for losses that are normalised over the effective batch.

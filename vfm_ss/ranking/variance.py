@@ -139,7 +139,7 @@ def _anova(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _draw(table: pd.DataFrame, scatter: dict[str, Noise]) -> dict[tuple, np.ndarray]:
-    """Draw seeds anew and share out again: the sums of squares of `_anova`, for many tables."""
+    """Draw seeds again: the sums of squares of `_anova`, for many tables."""
     rng = np.random.default_rng(0)
     cell = table.groupby(["vfm", "setting"])["miou"].transform("mean").to_numpy()
     noise = np.stack([rng.choice(scatter[s].residuals, _DRAWS) for s in table["setting"]])

@@ -54,7 +54,8 @@ def read_hub(vit: nn.Module) -> tuple[dict[str, torch.Tensor], str, list[Path]]:
     except Exception as error:  # no network, a proxy, a full disk: the remedy is the same
         raise FileNotFoundError(
             f"cannot get the pretrained weights of {name}: {source} ({type(error).__name__}). "
-            f"Download that file and pass pretrained='/path/to/{filename}', "
+            f"Download that file and pass pretrained='/path/to/{filename}' (on the command line: "
+            f"--cfg-options model.backbone.pretrained=/path/to/{filename}), "
             "or pass pretrained=False for random weights"
         ) from error
     found = hub_file(hub_id, filename)

@@ -83,8 +83,8 @@ class DeiT3IN1K(VFMBackbone):
     key = "deit3-in1k"
 
 
-# mmseg has a backbone of this name, too. Who imports vfm_ss gets the benchmark's, under the name
-# that its configs use; mmseg's stays available as `MMSegMAE`.
+# mmseg has a backbone of this name, too. Once vfm_ss is imported, the name stands for the
+# benchmark's; mmseg's stays available as `MMSegMAE`.
 MODELS.register_module(name="MMSegMAE", module=mmseg.models.backbones.MAE)
 
 
