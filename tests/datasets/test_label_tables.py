@@ -281,6 +281,13 @@ def mmsegs(root, pipeline, **kwargs):
     return DATASETS.build(cfg | kwargs)
 
 
+def test_check_data_names_values_outside_the_classes_of_mmsegs_own_data_sets(tmp_path, capsys):
+    write_masks(tmp_path, [0, 1, 2])
+    own = dict(type="BaseSegDataset", img_suffix=".png", metainfo=dict(classes=("a", "b")))
+    assert check_config(write_config(tmp_path, mask_config(tmp_path, **own))) == 1
+    assert "labels/0.png: label values [2] are outside the classes" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("pipeline", [STOCK, TRAINING])
 def test_mmsegs_own_data_sets_are_probed_for_training(tmp_path, pipeline):
     write_masks(tmp_path / "a", [0, 255])
@@ -291,6 +298,9 @@ def test_mmsegs_own_data_sets_are_probed_for_training(tmp_path, pipeline):
             probe_others(dataset)
     for dataset in (good, ConcatDataset([bad, good])):
         probe_others(dataset)
+    write_masks(tmp_path / "c", [0, 1, 2])
+    with pytest.raises(ValueError, match=r"c/labels/0\.png: label values \[2\] are outside"):
+        probe_others(mmsegs(tmp_path / "c", pipeline))
 
 
 def test_what_the_check_cannot_know_of_mmsegs_own_data_sets_is_a_warning(tmp_path, caplog):

@@ -12,7 +12,7 @@ from mmseg.datasets import BaseSegDataset
 from mmseg.registry import DATASETS
 
 from .transforms.decode import decode_image, decode_label, orientation, read_header
-from .transforms.labels import check_pair, label_table, map_label
+from .transforms.labels import OutsideClassesError, check_pair, label_table, map_label
 
 #: Pairs that are always read, and labels that are read while classes are still missing.
 PROBES = 8
@@ -120,6 +120,8 @@ def read_pair(dataset, index: int, image: bool = True) -> Pair:
         OSError: If one cannot be read.
     """
     info = dataset.get_data_info(index)
+    if dataset.metainfo.get("classes"):
+        info.setdefault("num_classes", len(class_names(dataset)))  # mmseg's do not say
     path, label_path = info["img_path"], info.get("seg_map_path")
     pair, size = Pair(), None
     if image:
@@ -201,6 +203,8 @@ def probe_others(dataset) -> None:
     try:
         wrong = _probe(others)
     except (ValueError, OSError) as error:
+        if known and isinstance(error, OutsideClassesError):
+            raise
         wrong, known = f"the check of the labels ended at a file: {error}", False
     if wrong is None:
         return

@@ -13,6 +13,10 @@ from .decode import orientation
 ILLEGAL = 254
 
 
+class OutsideClassesError(ValueError):
+    """A label holds a value that its dataset does not define, whoever reads it."""
+
+
 @lru_cache(maxsize=16)
 def _table(
     num_classes: int | None,
@@ -93,13 +97,13 @@ def map_label(label: np.ndarray, table: np.ndarray, name: str) -> np.ndarray:
         name: Path of the file, for errors.
 
     Raises:
-        ValueError: If a pixel holds a value that the dataset does not define.
+        OutsideClassesError: If a pixel holds a value that the dataset does not define.
     """
     mapped = cv2.LUT(np.ascontiguousarray(label), table)
     wrong = mapped == ILLEGAL
     if wrong.any():
         values = np.unique(label[wrong])[:10].tolist()
-        raise ValueError(
+        raise OutsideClassesError(
             f"{name}: label values {values} are outside the classes ({_known(table)}); fix the "
             "file, or classes, ignore, stored_ids and reduce_zero_label of the dataset"
         )
