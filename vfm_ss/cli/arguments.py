@@ -18,6 +18,16 @@ def add_config(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_checkpoint(parser: argparse.ArgumentParser) -> None:
+    """Add the checkpoint of a trained model."""
+    parser.add_argument(
+        "checkpoint",
+        type=_existing_checkpoint,
+        metavar="CHECKPOINT",
+        help="checkpoint, for example work_dirs/x/iter_40000.pth",
+    )
+
+
 def add_launch(parser: argparse.ArgumentParser) -> None:
     """Add what mmseg's train and test tools share beside the config."""
     parser.add_argument(
@@ -46,6 +56,13 @@ def _existing_config(text: str) -> str:
         raise argparse.ArgumentTypeError(
             f"config {text} does not exist; configs/vfm holds the benchmark's"
         )
+    return text
+
+
+def _existing_checkpoint(text: str) -> str:
+    """Look for a checkpoint before torch is imported and a model is built."""
+    if ":" not in text and not Path(text).expanduser().exists():  # http://..., s3://...
+        raise FileNotFoundError(f"checkpoint {text} does not exist")
     return text
 
 

@@ -2,7 +2,7 @@
 
 import argparse
 
-from vfm_ss.cli.arguments import add_config
+from vfm_ss.cli.arguments import add_checkpoint, add_config
 from vfm_ss.cli.call import EXIT_STATUSES, command
 
 
@@ -23,11 +23,7 @@ def parser(prog: str) -> argparse.ArgumentParser:
         f"is built for. Sliding windows around it: docs/export.md. {EXIT_STATUSES}",
     )
     add_config(p)
-    p.add_argument(
-        "checkpoint",
-        metavar="CHECKPOINT",
-        help="checkpoint, for example work_dirs/x/iter_40000.pth",
-    )
+    add_checkpoint(p)
     p.add_argument(
         "--out",
         nargs="+",

@@ -2,7 +2,7 @@
 
 import argparse
 
-from vfm_ss.cli.arguments import add_config
+from vfm_ss.cli.arguments import add_checkpoint, add_config
 from vfm_ss.cli.call import EXIT_STATUSES, command
 
 
@@ -18,11 +18,7 @@ def parser(prog: str) -> argparse.ArgumentParser:
     """Return the parser of the command line."""
     p = argparse.ArgumentParser(prog=prog, description=__doc__, epilog=EXIT_STATUSES)
     add_config(p)
-    p.add_argument(
-        "checkpoint",
-        metavar="CHECKPOINT",
-        help="checkpoint, for example work_dirs/x/iter_40000.pth",
-    )
+    add_checkpoint(p)
     p.add_argument("--out", required=True, metavar="FOLDER", help="folder to make")
     p.add_argument(
         "--record",

@@ -2,7 +2,7 @@
 
 import argparse
 
-from vfm_ss.cli.arguments import add_config, add_launch
+from vfm_ss.cli.arguments import add_checkpoint, add_config, add_launch
 from vfm_ss.cli.call import EXIT_STATUSES, command
 
 
@@ -18,11 +18,7 @@ def parser(prog: str) -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(prog=prog, description=__doc__, epilog=EXIT_STATUSES)
     add_config(p)
     add_launch(p)
-    p.add_argument(
-        "checkpoint",
-        metavar="CHECKPOINT",
-        help="checkpoint, for example work_dirs/x/iter_40000.pth",
-    )
+    add_checkpoint(p)
     p.add_argument("--out", metavar="DIR", help="save predicted label maps in this folder")
     p.add_argument("--show", action="store_true", help="show predictions in a window")
     p.add_argument(
