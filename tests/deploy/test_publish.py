@@ -27,7 +27,10 @@ test_dataloader = dict(
     num_workers=0, persistent_workers=False, dataset=dict(data_root="{data}")
 )
 """
-CLASSES = ("sky", "building", "pole", "road", "pavement", "tree", "sign", "fence", "car", "person")
+CLASSES = (
+    "sky", "building", "pole", "road", "pavement", "tree", "sign", "fence", "car", "pedestrian",
+    "bicyclist",
+)  # fmt: skip
 
 
 @pytest.fixture
@@ -49,7 +52,7 @@ def run_dir(tmp_path, monkeypatch, make_record):
     init_default_scope("mmseg")
     torch.manual_seed(0)
     model = MODELS.build(cfg.model)
-    meta = dict(dataset_meta=dict(classes=CLASSES, palette=[[k, k, k] for k in range(10)]))
+    meta = dict(dataset_meta=dict(classes=CLASSES, palette=[[k, k, k] for k in range(11)]))
     meta |= dict(cfg="raise SystemExit", seed=0, time="now", iter=80)
     saved = dict(meta=meta, state_dict=model.state_dict(), optimizer=dict(state={}))
     torch.save(saved, folder / "iter_80.pth")
@@ -118,7 +121,7 @@ def test_it_gives_the_same_results(run_dir, capsys, tmp_path, monkeypatch):
     ):
         model = init_model(str(config), str(weights), device="cpu")
         assert tuple(model.dataset_meta["classes"]) == CLASSES
-        assert len(model.dataset_meta["palette"]) == 10
+        assert len(model.dataset_meta["palette"]) == 11
         model.test_cfg.seg_logits = True
         with torch.no_grad():
             (sample,) = model.test_step(dict(inputs=[torch.from_numpy(image)]))

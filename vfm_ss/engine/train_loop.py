@@ -85,7 +85,6 @@ class OptimStepTrainLoop(OpenTrainLoop):
         if isinstance(dataloader, Mapping) and "fraction" in dataloader.get("dataset", ()):
             dataloader = {**dataloader, "dataset": build_dataset(dataloader["dataset"])}
         super().__init__(runner, dataloader, max_iters, **kwargs)
-        probe_others(self.dataloader.dataset)
         # The original mmengine has started workers on the first images, also in a resumed run.
         self.dataloader_iterator = None
         sampler = self.dataloader.sampler
@@ -103,6 +102,7 @@ class OptimStepTrainLoop(OpenTrainLoop):
         if self.whole_batch is not None:
             self._show_whole_batch()
         self.mixing = check_heads(model)
+        probe_others(self.dataloader.dataset)
         self._tell_head("begin_training", max_iters)
         if self._auto and self.mixing:
             self._split(self.dataloader.batch_size)
