@@ -61,6 +61,9 @@ def _existing_config(text: str) -> str:
 
 def _existing_checkpoint(text: str) -> str:
     """Look for a checkpoint before torch is imported and a model is built."""
+    from vfm_ss.compat import stack
+
+    stack.check()
     if ":" not in text and not Path(text).expanduser().exists():  # http://..., s3://...
         raise FileNotFoundError(f"checkpoint {text} does not exist")
     return text
