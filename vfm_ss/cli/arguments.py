@@ -22,7 +22,6 @@ def add_checkpoint(parser: argparse.ArgumentParser) -> None:
     """Add the checkpoint of a trained model."""
     parser.add_argument(
         "checkpoint",
-        type=_existing_checkpoint,
         metavar="CHECKPOINT",
         help="checkpoint, for example work_dirs/x/iter_40000.pth",
     )
@@ -56,16 +55,6 @@ def _existing_config(text: str) -> str:
         raise argparse.ArgumentTypeError(
             f"config {text} does not exist; configs/vfm holds the benchmark's"
         )
-    return text
-
-
-def _existing_checkpoint(text: str) -> str:
-    """Look for a checkpoint before torch is imported and a model is built."""
-    from vfm_ss.compat import stack
-
-    stack.check()
-    if ":" not in text and not Path(text).expanduser().exists():  # http://..., s3://...
-        raise FileNotFoundError(f"checkpoint {text} does not exist")
     return text
 
 
