@@ -39,7 +39,8 @@ def compare_settings(runner: Runner, before: dict[str, Any]) -> None:
     """
     if not before:
         return
-    was, now = before["identity"], identity.identity(runner.cfg)
+    current = settings(runner)
+    was, now = before["identity"], current["identity"]
     keys = [
         key
         for key in identity.differing(was, now)
@@ -56,11 +57,10 @@ def compare_settings(runner: Runner, before: dict[str, Any]) -> None:
     noted = [key for key in keys if key.startswith(_NOTED) and not key.startswith(_DATA)]
     if noted:
         remark(runner, f"resumed at step {runner.iter}: {identity.describe(noted, *told)}")
-    precision = settings(runner)["precision"]
-    if precision != before["precision"]:
+    if current["precision"] != before["precision"]:
         remark(
             runner,
-            f"resumed at step {runner.iter} in {precision}; the steps before are in "
+            f"resumed at step {runner.iter} in {current['precision']}; the steps before are in "
             f"{before['precision']}",
         )
 
